@@ -1,0 +1,84 @@
+"""Asyncio-native analytics for Python back ends.
+
+    async with AsyncClient("WRITE_KEY") as analytics:
+        await analytics.track("Order Completed", user_id="u1", properties={"revenue": 25.0})
+
+identify, track, page, screen, group and alias calls go to any Segment-compatible endpoint, in
+batches, without blocking the event loop, and every accepted call ends with a named outcome.
+"""
+
+import logging
+
+from asyncanalytics import endpoints
+from asyncanalytics._version import __version__
+from asyncanalytics.calls import Alias, Call, Context, Group, Identify, Page, Screen, Track
+from asyncanalytics.client import AsyncClient, State
+from asyncanalytics.destinations import (
+    BaseDestination,
+    ConsoleDestination,
+    Destination,
+    FileDestination,
+)
+from asyncanalytics.errors import (
+    AnalyticsError,
+    Closed,
+    ConfigurationError,
+    FlushTimeout,
+    InvalidCall,
+    LifecycleError,
+    MissingExtra,
+    NotStarted,
+    QueueFull,
+    TooLarge,
+    Unserialisable,
+    Unsupported,
+    WrongLoop,
+)
+from asyncanalytics.middleware import Middleware
+from asyncanalytics.receipts import FanOut, Outcome, Receipt
+from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
+from asyncanalytics.stats import DestinationStats, Stats
+
+logging.getLogger("asyncanalytics").addHandler(logging.NullHandler())
+
+__all__ = [
+    "Alias",
+    "AnalyticsError",
+    "AsyncClient",
+    "BaseDestination",
+    "Batching",
+    "Call",
+    "Closed",
+    "ConfigurationError",
+    "ConsoleDestination",
+    "Context",
+    "Destination",
+    "DestinationStats",
+    "FanOut",
+    "FileDestination",
+    "FlushTimeout",
+    "Group",
+    "Identify",
+    "InvalidCall",
+    "LifecycleError",
+    "Middleware",
+    "MissingExtra",
+    "NotStarted",
+    "Outcome",
+    "Page",
+    "QueueFull",
+    "Queueing",
+    "Receipt",
+    "Retrying",
+    "Screen",
+    "Sending",
+    "State",
+    "Stats",
+    "TooLarge",
+    "Track",
+    "Unserialisable",
+    "Unsupported",
+    "WrongLoop",
+    "__version__",
+    "endpoints",
+]

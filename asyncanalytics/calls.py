@@ -1,0 +1,349 @@
+"""The six calls and their context, as pydantic models.
+
+Known fields are typed, unknown ones are carried. Every field may be written with its Python name
+or with the name it has on the wire. Facts about fields are from the Segment spec
+(https://segment.com/docs/connections/spec/), unless a docstring names another source.
+
+Models are the one definition of the fields: the validators of the hot path (`wire.py`) are
+derived from them.
+"""
+
+import uuid
+from collections.abc import Collection, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+CallType = Literal["identify", "track", "page", "screen", "group", "alias"]
+
+MAX_MESSAGE_ID = 100
+"""Characters of a messageId (https://segment.com/docs/connections/spec/common/)."""
+
+_SERVER_SET = frozenset({"receivedAt", "version", "originalTimestamp"})
+_CLIENT_SET = frozenset({"sentAt", "writeKey", "appId"})
+
+
+def as_id(value: object) -> str:
+    """Return an id as the text it has on the wire. `0`, `''` and booleans are no ids."""
+    if type(value) is str:
+        text = value
+    elif isinstance(value, (str, uuid.UUID)) or (
+        isinstance(value, (int, float, Decimal)) and value and not isinstance(value, bool)
+    ):
+        text = str(value)
+    else:
+        text = ""
+    if not text or text == "nan":
+        raise PydanticCustomError("id", "must be a non-empty string, a UUID or a number but 0")
+    return text
+
+
+def as_object(value: object) -> dict[Any, Any]:
+    """Return a mapping or a model as a dict; a plain dict is returned as it is."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, BaseModel):
+        return value.model_dump(by_alias=True, exclude_unset=True)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise PydanticCustomError("object", "must be a mapping or a pydantic model")
+
+
+def as_timestamp(value: object) -> str:
+    """Return a moment as ISO 8601 in UTC with milliseconds and `Z`.
+
+    A datetime with a zone is converted, one without is taken as UTC, and so is text. Numbers are
+    refused, since nothing tells seconds from milliseconds.
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, datetime):
+        if not isinstance(value, date):
+            raise PydanticCustomError("timestamp", "must be a datetime or ISO 8601 text")
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    try:
+        moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("timestamp", "is outside the years 1 to 9999") from None
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def as_switches(value: object) -> dict[str, Any]:
+    """Return `integrations`: names to booleans or options objects."""
+    switches = as_object(value)
+    for switch in switches.values():
+        if not isinstance(switch, (bool, Mapping)):
+            raise PydanticCustomError("switch", "each value must be a bool or an options mapping")
+    return switches
+
+
+Id = Annotated[str, PlainValidator(as_id)]
+Object = Annotated[dict[str, Any], PlainValidator(as_object)]
+Switches = Annotated[dict[str, Any], PlainValidator(as_switches)]
+Timestamp = Annotated[str, PlainValidator(as_timestamp)]
+Text = Annotated[str, Field(coerce_numbers_to_str=True)]
+Name = Annotated[str, Field(min_length=1)]
+MessageId = Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_ID)]
+
+
+class _Fields(BaseModel):
+    """Shared ways: both spellings are taken, unknown fields are carried, errors show no values."""
+
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(alias=to_camel),
+        populate_by_name=True,
+        extra="allow",
+        hide_input_in_errors=True,
+    )
+
+    def wire(self) -> dict[str, Any]:
+        """Return the fields that are set, under the names they have on the wire."""
+        fields = type(self).model_fields
+        found: dict[str, Any] = {}
+        for name, value in self:
+            if value is not None:
+                key = fields[name].alias if name in fields else name
+                found[key or name] = value.wire() if isinstance(value, _Fields) else value
+        return found
+
+
+class App(_Fields):
+    """The application that made the call."""
+
+    name: Text | None = None
+    version: Text | None = None
+    build: Text | None = None
+    namespace: Text | None = None
+
+
+class Campaign(_Fields):
+    """The marketing campaign that led here: the five `utm_*` parameters."""
+
+    name: Text | None = None
+    source: Text | None = None
+    medium: Text | None = None
+    term: Text | None = None
+    content: Text | None = None
+
+
+class Consent(_Fields):
+    """What the user has agreed to (https://segment.com/docs/privacy/consent-management/)."""
+
+    category_preferences: Object | None = None
+    """Category names to booleans."""
+
+
+class Device(_Fields):
+    """The user's device."""
+
+    id: Text | None = None
+    advertising_id: Text | None = None
+    ad_tracking_enabled: bool | None = None
+    manufacturer: Text | None = None
+    model: Text | None = None
+    name: Text | None = None
+    type: Text | None = None
+    version: Text | None = None
+    token: Text | None = None
+
+
+class Library(_Fields):
+    """The library that made the call. Set by the client when it is missing."""
+
+    name: Text | None = None
+    version: Text | None = None
+
+
+class Network(_Fields):
+    """The user's network."""
+
+    bluetooth: bool | None = None
+    carrier: Text | None = None
+    cellular: bool | None = None
+    wifi: bool | None = None
+
+
+class OS(_Fields):
+    """The user's operating system."""
+
+    name: Text | None = None
+    version: Text | None = None
+
+
+class PageContext(_Fields):
+    """The page on which the call was made."""
+
+    path: Text | None = None
+    referrer: Text | None = None
+    search: Text | None = None
+    title: Text | None = None
+    url: Text | None = None
+
+
+class Referrer(_Fields):
+    """Who sent the user here."""
+
+    id: Text | None = None
+    type: Text | None = None
+    name: Text | None = None
+    url: Text | None = None
+    link: Text | None = None
+
+
+class ScreenContext(_Fields):
+    """The user's screen, in pixels."""
+
+    width: int | float | None = None
+    height: int | float | None = None
+    density: int | float | None = None
+
+
+class Context(_Fields):
+    """What is known around a call (https://segment.com/docs/connections/spec/common/#context)."""
+
+    active: bool | None = None
+    """Whether the user is there: false for a call made by the system on a user's behalf."""
+    app: App | None = None
+    campaign: Campaign | None = None
+    channel: Text | None = None
+    """Where the call was made: `server` unless set."""
+    consent: Consent | None = None
+    device: Device | None = None
+    group_id: Id | None = None
+    ip: Text | None = None
+    library: Library | None = None
+    locale: Text | None = None
+    network: Network | None = None
+    os: OS | None = None
+    page: PageContext | None = None
+    referrer: Referrer | None = None
+    screen: ScreenContext | None = None
+    timezone: Text | None = None
+    traits: Object | None = None
+    """Traits of the user, for calls other than identify."""
+    user_agent: Text | None = None
+    user_agent_data: Object | None = None
+    """Client hints (https://developer.mozilla.org/docs/Web/API/NavigatorUAData)."""
+
+
+class Call(_Fields):
+    """What all calls have in common. Use one of the six below."""
+
+    type: CallType
+    message_id: MessageId | None = None
+    """Made by the client when missing. Servers drop a second call with the same id."""
+    user_id: Id | None = None
+    """Your own id of the user. Numbers and UUIDs become text."""
+    anonymous_id: Id | None = None
+    """An id for a user you do not know yet."""
+    timestamp: Timestamp | None = None
+    """When it happened; now when missing. Without a zone it is taken as UTC."""
+    context: Context | None = None
+    integrations: Switches | None = None
+    """Which destinations get the call; `All` is the fallback key, names are case-sensitive."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        fields = type(self).model_fields
+        present = {fields[name].alias or name for name, value in self if name in fields and value}
+        check(present.union(self.model_extra or ()))
+        return self
+
+
+def check(present: Collection[str]) -> None:
+    """Raise unless the call's wire names hold an id for the user and no field of the server's."""
+    if "userId" not in present and "anonymousId" not in present:
+        raise PydanticCustomError("user", "user_id or anonymous_id is needed")
+    for name in present:
+        if name in _SERVER_SET or name in _CLIENT_SET:
+            owner = "server" if name in _SERVER_SET else "client"
+            raise PydanticCustomError("reserved", "{name} is set by the " + owner, {"name": name})
+
+
+class Identify(Call):
+    """Who the user is (https://segment.com/docs/connections/spec/identify/)."""
+
+    type: Literal["identify"] = "identify"
+    traits: Object | None = None
+    """What is known of the user. Reserved names: address, age, avatar, birthday, company,
+    createdAt, description, email, firstName, gender, id, lastName, name, phone, title, username,
+    website."""
+
+
+class Track(Call):
+    """What the user did (https://segment.com/docs/connections/spec/track/)."""
+
+    type: Literal["track"] = "track"
+    event: Name
+    """The action's name, such as `Order Completed`."""
+    properties: Object | None = None
+    """Details of the action. Reserved names: revenue, currency, value."""
+
+
+class _View(Call):
+    """What a page and a screen call share."""
+
+    name: Text | None = None
+    category: Text | None = None
+    section: Text | None = None
+    """As Astronomer's guide to server-side sources writes it in its page examples."""
+    properties: Object | None = None
+    """Details of the view. Reserved names: name, path, referrer, search, title, url, keywords."""
+
+
+class Page(_View):
+    """A web page was seen (https://segment.com/docs/connections/spec/page/)."""
+
+    type: Literal["page"] = "page"
+
+
+class Screen(_View):
+    """A screen of an app was seen (https://segment.com/docs/connections/spec/screen/)."""
+
+    type: Literal["screen"] = "screen"
+
+
+class Group(Call):
+    """The user belongs to a group (https://segment.com/docs/connections/spec/group/)."""
+
+    type: Literal["group"] = "group"
+    group_id: Id
+    """Your own id of the company, team or account."""
+    traits: Object | None = None
+    """What is known of the group. Reserved names: address, avatar, createdAt, description, email,
+    employees, id, industry, name, phone, website, plan."""
+
+
+class Alias(Call):
+    """One user's two ids are the same (https://segment.com/docs/connections/spec/alias/)."""
+
+    type: Literal["alias"] = "alias"
+    user_id: Id
+    """The new id."""
+    previous_id: Id
+    """The old id."""
+
+
+MODELS: Mapping[str, type[Call]] = {
+    "identify": Identify,
+    "track": Track,
+    "page": Page,
+    "screen": Screen,
+    "group": Group,
+    "alias": Alias,
+}
+"""Each call's model by its type."""

@@ -1,0 +1,511 @@
+"""The door: `AsyncClient`, its life, and the way of a call from the caller to its queues.
+
+A client is made anywhere, lives on one event loop from `start` to `aclose`, and refuses calls
+outside that span. One call goes: validate, middleware, encode once, find room, put.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import warnings
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import anyio
+
+from asyncanalytics import encoding, endpoints
+from asyncanalytics.calls import Call
+from asyncanalytics.destinations import Destination
+from asyncanalytics.errors import (
+    Closed,
+    ConfigurationError,
+    FlushTimeout,
+    InvalidCall,
+    LifecycleError,
+    NotStarted,
+    QueueFull,
+    TooLarge,
+    Unsupported,
+    WrongLoop,
+)
+from asyncanalytics.flusher import Flusher
+from asyncanalytics.receipts import FanOut, Outcome, Receipt
+from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
+from asyncanalytics.stats import DropReason, Stats
+from asyncanalytics.transport import Transport, check_http2
+from asyncanalytics.verbs import Verbs
+from asyncanalytics.wire import WIRES, CallWire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from asyncanalytics.destinations import BaseDestination
+    from asyncanalytics.endpoints import Endpoint
+    from asyncanalytics.middleware import Middleware
+    from asyncanalytics.receipts import SettleHook
+
+logger = logging.getLogger("asyncanalytics")
+# The running loop or None, without an exception where there is none: asyncio documents it as
+# low-level, and it is what get_running_loop itself calls.
+_running_loop = asyncio._get_running_loop  # noqa: SLF001
+
+
+class State(Enum):
+    """Where a client stands in its life."""
+
+    NEW = "new"
+    """Made, not started: calls raise `NotStarted`."""
+    OPEN = "open"
+    """Taking calls and sending them."""
+    CLOSING = "closing"
+    """Taking no more calls, sending what is pending."""
+    CLOSED = "closed"
+    """Done. What was still pending at the deadline has been dropped as `closed`."""
+
+
+class _Stop(NamedTuple):
+    """One call at one destination: its receipt, and why it stops here if it does."""
+
+    flusher: Flusher
+    receipt: Receipt
+    refusal: DropReason | None
+
+    def has_room(self) -> bool:
+        return self.refusal is not None or self.flusher.has_room(len(self.receipt.body))
+
+    def fits(self) -> bool:
+        return self.refusal is not None or self.flusher.fits(len(self.receipt.body))
+
+
+class _Route(NamedTuple):
+    """Where one call goes."""
+
+    call: str
+    message_id: str
+    stops: Sequence[_Stop]
+
+
+_BREATH = 128  # calls after which an awaited verb lets the loop run, so that none starves it
+
+
+class AsyncClient(Verbs):
+    """Sends identify, track, page, screen, group and alias calls without blocking the loop.
+
+    Use it as `async with AsyncClient("WRITE_KEY") as analytics:`, or call `start` and `aclose`.
+    One client serves one event loop and any number of tasks on it.
+    """
+
+    def __init__(
+        self,
+        write_key: str | None = None,
+        *,
+        endpoint: Endpoint | str | None = None,
+        destinations: Iterable[BaseDestination] | None = None,
+        name: str | None = None,
+        middleware: Iterable[Middleware] = (),
+        batching: Batching | None = None,
+        queueing: Queueing | None = None,
+        retrying: Retrying | None = None,
+        sending: Sending | None = None,
+        on_settle: SettleHook | None = None,
+        shutdown_timeout: float = 10.0,
+        disabled: bool | None = None,
+    ) -> None:
+        """Set up a client; nothing is sent and no task runs before it is started.
+
+        Args:
+            write_key: the source's key. Left out: `ASYNCANALYTICS_WRITE_KEY` of the environment.
+            endpoint: where to send, an `Endpoint` or text as `endpoints.parse` reads it. Left
+                out: `ASYNCANALYTICS_ENDPOINT`, or Segment.
+            destinations: several places to send to, instead of a key and an endpoint.
+            name: the destination's name in stats and logs; its endpoint's, unless given.
+            middleware: functions from call to call or None, run in order on every call.
+            batching: how calls are gathered into requests.
+            queueing: how much may be pending for each destination, and what happens beyond.
+            retrying: how often and how long a request is tried again.
+            sending: how requests travel.
+            on_settle: called with an outcome and the receipts of the calls that ended so, for
+                each group of calls that ended together. May be async. It must be quick; what
+                it raises is counted and logged, and delivery goes on.
+            shutdown_timeout: seconds that `aclose` gives to what is pending, unless told.
+            disabled: check and count calls, but send nothing. Left out:
+                `ASYNCANALYTICS_DISABLED` of the environment.
+
+        Raises:
+            ConfigurationError: if the key, the endpoint or a setting cannot work.
+        """
+        self._state = State.NEW
+        self._disabled = _env_flag("ASYNCANALYTICS_DISABLED") if disabled is None else disabled
+        if destinations is None:
+            destinations = [self._only_destination(write_key, endpoint, name)]
+        elif write_key is not None or endpoint is not None or name is not None:
+            raise ConfigurationError(
+                "give either a write key with its endpoint and name, or destinations, not both"
+            )
+        self._sending = sending or Sending()
+        if self._sending.http2:
+            check_http2()
+        self._middleware = tuple(middleware)
+        self._flushers = tuple(
+            Flusher(
+                destination,
+                batching=batching or Batching(),
+                queueing=queueing or Queueing(),
+                retrying=retrying or Retrying(),
+                max_in_flight=self._sending.max_in_flight,
+                on_settle=on_settle,
+            )
+            for destination in destinations
+        )
+        self._by_name = {flusher.name: flusher for flusher in self._flushers}
+        if not self._flushers or len(self._by_name) != len(self._flushers):
+            raise ConfigurationError("give at least one destination, each with its own name")
+        self._builds_models = bool(
+            self._middleware or any(each.destination.middleware for each in self._flushers)
+        )
+        self._straight = self._straight_way()
+        self._transport = Transport(
+            self._sending, connections=self._sending.max_in_flight * len(self._flushers)
+        )
+        self._shutdown_timeout = shutdown_timeout
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._open_on: asyncio.AbstractEventLoop | None = None  # the loop, while calls are taken
+        self._closing: asyncio.Task[Stats] | None = None
+        self._refused = 0
+        self._unrouted = 0
+        self._breathless = 0
+
+    def _only_destination(
+        self, write_key: str | None, endpoint: Endpoint | str | None, name: str | None
+    ) -> Destination:
+        key = write_key or os.environ.get("ASYNCANALYTICS_WRITE_KEY", "")
+        where = endpoint or os.environ.get("ASYNCANALYTICS_ENDPOINT") or endpoints.segment()
+        if isinstance(where, str):
+            where = endpoints.parse(where)
+        if self._disabled and not key:
+            key = "disabled"  # so that a development machine needs none
+        return Destination(key, endpoint=where, name=name)
+
+    def _straight_way(self) -> Flusher | None:
+        """Return the flusher that every call goes to, no question asked, if there is one."""
+        only = self._flushers[0]
+        asks = self._builds_models or self._disabled or only.destination.refuses
+        return None if asks or len(self._flushers) > 1 else only
+
+    # -------------------------------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Open the connection pool and begin to take calls, on the running loop.
+
+        What would block the loop runs in a thread. If it is cancelled or fails, nothing stays
+        open and the client may be started again.
+
+        Raises:
+            LifecycleError: if the client was started before.
+        """
+        if self._state is not State.NEW or self._loop is not None:
+            raise self._started()
+        self._loop = asyncio.get_running_loop()
+        try:
+            if not self._disabled:
+                await self._transport.open()
+            for flusher in self._flushers:
+                await flusher.destination.open(self._transport, self._sending, flusher.retrying)
+        except BaseException:
+            self._loop = None
+            await self._let_go()
+            raise
+        for flusher in self._flushers:
+            flusher.start()
+        self._state = State.OPEN
+        self._open_on = self._loop
+
+    async def flush(self, timeout: float | None = None) -> Stats:
+        """Send without lingering, and wait until all calls accepted before this are settled.
+
+        Calls made meanwhile are not waited for. Cancelling it leaves delivery alone.
+
+        Args:
+            timeout: seconds; None waits as long as retries go on.
+
+        Raises:
+            FlushTimeout: if the time ran out. Nothing is lost by that: delivery goes on.
+        """
+        if asyncio.get_running_loop() is not self._open_on:
+            raise self._misuse()
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(flusher.drain() for flusher in self._flushers))
+        except TimeoutError:
+            raise FlushTimeout(self.stats().pending, timeout or 0.0) from None
+        return self.stats()
+
+    async def aclose(self, timeout: float | None = None) -> Stats:
+        """Refuse new calls, send what is pending, and stop at the deadline.
+
+        What is still pending then is dropped as `closed`, counted and logged. Callers that wait
+        for room get `Closed`. Calling it again, or together, gives the same result. If it is
+        cancelled, the closing goes on to its deadline in a task of the client's.
+
+        Args:
+            timeout: seconds; the client's `shutdown_timeout` unless given. 0 stops at once.
+
+        Returns:
+            The final figures.
+        """
+        if self._state is State.NEW:
+            self._state = State.CLOSED
+            return self.stats()
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoop
+        if self._closing is None:
+            self._state = State.CLOSING
+            self._open_on = None
+            seconds = self._shutdown_timeout if timeout is None else timeout
+            self._closing = self._loop.create_task(
+                self._close(seconds), name="asyncanalytics close"
+            )
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._closing)
+        return self._closing.result()
+
+    async def __aenter__(self) -> Self:
+        """Start the client."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the client within `shutdown_timeout`; an exception of the body goes on."""
+        await self.aclose()
+
+    def stats(self) -> Stats:
+        """Return the figures as they are now. Works at any time in a client's life."""
+        return Stats(
+            state=self._state.value,
+            refused=self._refused,
+            unrouted=self._unrouted,
+            destinations={flusher.name: flusher.stats() for flusher in self._flushers},
+        )
+
+    async def _close(self, seconds: float) -> Stats:
+        for flusher in self._flushers:
+            flusher.buffer.turn_away(Closed())
+        before = self.stats()
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(flusher.drain() for flusher in self._flushers))
+        except TimeoutError:
+            pass  # what is left is counted below
+        await asyncio.gather(*(flusher.stop() for flusher in self._flushers))
+        await self._let_go()
+        self._state = State.CLOSED
+        after = self.stats()
+        if lost := _closed_drops(after) - _closed_drops(before):
+            text = "closed at the deadline of %g s with %d events not delivered"
+            logger.error(text, seconds, lost)
+        return after
+
+    async def _let_go(self) -> None:
+        for flusher in self._flushers:
+            try:
+                async with asyncio.timeout(1.0):
+                    await flusher.destination.aclose()
+            except Exception as error:  # noqa: BLE001 - a destination may be the user's own code
+                name, kind = flusher.name, type(error).__name__
+                logger.error("destination %r: its aclose raised %s", name, kind)  # noqa: TRY400 - a trace may show payloads
+        await self._transport.aclose()
+
+    def _started(self) -> LifecycleError:
+        if self._state in (State.NEW, State.OPEN):
+            return LifecycleError("this AsyncClient is started already: one start is enough")
+        return Closed()
+
+    def _misuse(self) -> LifecycleError:
+        if self._state is State.NEW:
+            return NotStarted()
+        if self._state is State.OPEN:
+            return WrongLoop()
+        return Closed()
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        """Warn of a client that was started and never closed."""
+        if getattr(self, "_state", None) is State.OPEN:
+            pending = self.stats().pending
+            text = f"unclosed AsyncClient with {pending} events pending: await client.aclose()"
+            warn(text, ResourceWarning, source=self)
+
+    def __repr__(self) -> str:
+        """Name the destinations and the state; keys never show."""
+        names = ", ".join(self._by_name)
+        return f"<AsyncClient {names} {self._state.value}>"
+
+    # ------------------------------------------------------------------------ the way of one call
+
+    def _try(self, wire: CallWire, fields: dict[str, Any]) -> Receipt | None:
+        """Take the straight way: one destination, no middleware, room in its queue."""
+        if _running_loop() is not self._open_on:
+            raise self._misuse()
+        self._breathless += 1
+        if self._straight is None or self._breathless >= _BREATH:
+            return None
+        try:
+            message_id, body = encoding.encode(wire.type, wire.validate(fields))
+        except InvalidCall:
+            self._refused += 1
+            raise
+        receipt = Receipt(wire.type, message_id, body)
+        return receipt if self._straight.offer(receipt) else None
+
+    async def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
+        if self._breathless >= _BREATH:
+            self._breathless = 0
+            await asyncio.sleep(0)
+        route = self._route(wire, fields)
+        for stop in route.stops:
+            if not stop.has_room():
+                await self._find_room(route)
+                break
+        if self._open_on is None:
+            raise Closed  # while this call waited
+        return self._accept(route)
+
+    def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
+        self._breathless = 0  # nothing here can let the loop run
+        receipt = self._try(wire, fields)
+        if receipt is not None:
+            return receipt
+        route = self._route(wire, fields)
+        for stop in route.stops:
+            if not stop.has_room():
+                self._refused += 1
+                raise stop.flusher.queue_full()
+        return self._accept(route)
+
+    def _route(self, wire: CallWire, fields: dict[str, Any]) -> _Route:
+        """Validate and encode a call, and find where it goes."""
+        try:
+            if self._builds_models:
+                return self._route_model(wire, fields)
+            checked = wire.validate(fields)
+            flushers = self._select(checked.get("integrations"))
+            message_id, body = encoding.encode(wire.type, checked)
+            stops = [_stop(flusher, wire.type, message_id, body) for flusher in flushers]
+            return _Route(wire.type, message_id, _takers(wire.type, stops))
+        except InvalidCall:
+            self._refused += 1
+            raise
+
+    def _route_model(self, wire: CallWire, fields: dict[str, Any]) -> _Route:
+        """Do as `_route` where there is middleware, which works on models."""
+        call = wire.build(fields)
+        call.message_id = message_id = call.message_id or encoding.new_id()
+        call.timestamp = call.timestamp or encoding.stamp()
+        changed = self._fold(self._middleware, call)
+        switches = (changed if isinstance(changed, Call) else call).integrations
+        stops: list[_Stop] = []
+        for flusher in self._select(switches):
+            own = changed
+            if isinstance(changed, Call) and flusher.destination.middleware:
+                own = self._fold(flusher.destination.middleware, changed.model_copy(deep=True))
+            stops.append(self._stop_model(flusher, wire.type, message_id, own))
+        return _Route(wire.type, message_id, _takers(wire.type, stops))
+
+    def _fold(self, middleware: Sequence[Middleware], call: Call) -> Call | DropReason:
+        """Run middleware on a call; return what came out, or why nothing did."""
+        for each in middleware:
+            try:
+                changed = each(call)
+            except Exception as error:  # noqa: BLE001 - it is the user's code; the caller goes on
+                logger.error("middleware raised %s", type(error).__name__)  # noqa: TRY400 - a trace may show payloads
+                return "middleware_error"
+            if changed is None:
+                return "middleware"
+            call = changed
+        return call
+
+    def _stop_model(
+        self, flusher: Flusher, call: str, message_id: str, changed: Call | DropReason
+    ) -> _Stop:
+        if not isinstance(changed, Call):
+            return _Stop(flusher, Receipt(call, message_id, b""), changed)
+        try:
+            checked = WIRES[call].validate(changed.wire())
+        except InvalidCall as error:
+            logger.error("middleware made an invalid call: %s", error)  # noqa: TRY400 - the error says it all
+            return _Stop(flusher, Receipt(call, message_id, b""), "middleware_error")
+        return _stop(flusher, call, *encoding.encode(call, checked))
+
+    def _select(self, integrations: Mapping[str, Any] | None) -> Sequence[Flusher]:
+        """Return the destinations that a call is meant for, by name, with `All` for the rest.
+
+        With one destination `integrations` only travel: they then speak of what lies behind it.
+        """
+        if not integrations or len(self._flushers) == 1:
+            return self._flushers
+        rest = integrations.get("All", True)
+        return [each for each in self._flushers if integrations.get(each.name, rest) is not False]
+
+    async def _find_room(self, route: _Route) -> None:
+        """Wait until all of a call's destinations have room at the same time."""
+        lacking = [stop for stop in route.stops if not stop.has_room()]
+        try:
+            while lacking:
+                for stop in lacking:
+                    await stop.flusher.room(len(stop.receipt.body))
+                lacking = [stop for stop in route.stops if not stop.fits()]
+        except QueueFull:
+            self._refused += 1
+            raise
+
+    def _accept(self, route: _Route) -> Receipt:
+        for flusher, receipt, refusal in route.stops:
+            if self._disabled:
+                flusher.refuse(receipt, "disabled")
+            elif refusal is not None:
+                flusher.refuse(receipt, refusal)
+            else:
+                flusher.accept(receipt)
+        if len(route.stops) == 1:
+            return route.stops[0].receipt
+        if not route.stops:
+            self._unrouted += 1
+            receipt = Receipt(route.call, route.message_id, b"")
+            receipt.settle(Outcome(kind="dropped", destination="", reason="unrouted"))
+            return receipt
+        return FanOut(route.call, route.message_id, [stop.receipt for stop in route.stops])
+
+
+def _stop(flusher: Flusher, call: str, message_id: str, body: bytes) -> _Stop:
+    return _Stop(flusher, Receipt(call, message_id, body), flusher.refusal(call, body))
+
+
+def _takers(call: str, stops: list[_Stop]) -> list[_Stop]:
+    """Return the stops, or raise if every one of them refuses the call for what it is."""
+    for stop in stops:
+        if stop.refusal not in {"too_large", "unsupported"}:
+            return stops
+    large = [stop for stop in stops if stop.refusal == "too_large"]
+    if large:
+        limits = [stop.flusher.buffer.limits for stop in large]
+        widest = max(limits, key=lambda each: each.max_event_bytes)
+        size = widest.event_size(large[0].receipt.body)
+        raise TooLarge(call, size=size, limit=widest.max_event_bytes)
+    if stops:
+        raise Unsupported(call, ", ".join(stop.flusher.name for stop in stops))
+    return stops
+
+
+def _env_flag(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def _closed_drops(stats: Stats) -> int:
+    return sum(each.dropped_by.get("closed", 0) for each in stats.destinations.values())

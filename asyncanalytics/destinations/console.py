@@ -1,0 +1,53 @@
+"""The terminal, or any text stream: for seeing in development what would be sent."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TextIO, Unpack
+
+from asyncanalytics.batching import Batch, Limits
+from asyncanalytics.destinations.base import BaseDestination, Rules
+from asyncanalytics.retrying import Delivered, Retry, Verdict
+
+if TYPE_CHECKING:
+    from asyncanalytics.settings import Batching, Retrying, Sending
+    from asyncanalytics.transport import Transport
+
+
+class ConsoleDestination(BaseDestination):
+    """Writes calls to a stream, one JSON object a line. Whole payloads: not for production."""
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        name: str = "console",
+        **rules: Unpack[Rules],
+    ) -> None:
+        """Take the stream; standard error, as it is at the time, unless given."""
+        super().__init__(name, **rules)
+        self._stream = stream
+
+    def limits(self, batching: Batching) -> Limits:
+        """Return the user's limits."""
+        return Limits(
+            max_events=batching.max_events,
+            max_bytes=batching.max_bytes,
+            max_event_bytes=batching.max_bytes - 1,
+            envelope=0,
+            per_event=2,
+        )
+
+    async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:
+        """Nothing to make ready."""
+
+    async def deliver(self, batch: Batch) -> Verdict:
+        """Print a batch."""
+        text = "".join(f"{{{receipt.body.decode()}\n" for receipt in batch.receipts)
+        stream = sys.stderr if self._stream is None else self._stream
+        try:
+            stream.write(text)
+            stream.flush()
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
+            return Retry(type(error).__name__)
+        return Delivered()

@@ -1,0 +1,278 @@
+"""A call becomes bytes exactly once, and batches are made by joining those bytes.
+
+Invariants:
+- An encoded call is an exact-size, immutable copy: the caller's dicts are never changed, and
+  changing them afterwards does not change the call.
+- It is kept without its opening brace. An envelope joins calls with `,{`, and where an endpoint
+  wants a member of its own in each call (a key, say), that member follows the brace: so no key
+  is ever stored with a call, and no call is copied for it.
+- Sizes are exact: an envelope knows its length before it is written.
+
+What becomes of values that JSON does not have:
+- datetime, date, time: ISO 8601; a datetime without a zone is taken as UTC. timedelta: ISO 8601.
+- UUID, path, IP address: text. Enum: its value. Decimal: a number with all its digits.
+- set, tuple, deque and other sequences: an array. bytes: text, if they are UTF-8.
+- dataclass, attrs, pydantic model, other mappings: an object. numpy arrays and numbers as well.
+- NaN and infinities: null. Integers of any size: all their digits. A lone surrogate: U+FFFD.
+- keys that are numbers, booleans, None, dates, UUIDs or enums: their text.
+- anything else is refused, and so is what contains itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import timedelta
+from decimal import Decimal
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from os import PathLike, fspath
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, SecretBytes, SecretStr
+from uuid_utils import NAMESPACE_OID, uuid5, uuid7
+
+from asyncanalytics._version import __version__
+from asyncanalytics.errors import Unserialisable
+
+LIBRARY = {"name": "asyncanalytics", "version": __version__}
+_CHANNEL = "server"
+_CONTEXT = orjson.Fragment(orjson.dumps({"library": LIBRARY, "channel": _CHANNEL}))
+
+# OPT_APPEND_NEWLINE: orjson's own result keeps a larger allocation alive; the slice that cuts
+# the newline (and the brace) off is the exact-size copy.
+_OPTIONS = (
+    orjson.OPT_APPEND_NEWLINE | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
+)
+_MAX_DEPTH = 250  # orjson gives up at 254
+
+# ---------------------------------------------------------------------------------------- stamps
+
+_millisecond = 0
+_text = ""
+
+
+def stamp() -> str:
+    """Return the wall-clock time as ISO 8601 in UTC with milliseconds."""
+    global _millisecond, _text  # noqa: PLW0603 - one text serves the calls of a millisecond
+    now = time.time_ns() // 1_000_000
+    if now != _millisecond:
+        second, rest = divmod(now, 1_000)
+        _text = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{rest:03d}Z"
+        _millisecond = now
+    return _text
+
+
+def new_id() -> str:
+    """Return a new messageId: a UUID version 7, so that ids sort by time."""
+    return str(uuid7())
+
+
+# ----------------------------------------------------------------------------------------- calls
+
+
+def encode(call: str, wire: dict[str, Any]) -> tuple[str, bytes]:
+    """Return the messageId and the bytes of a validated call; `wire` is used up by it.
+
+    What the caller left out is filled in: messageId, timestamp, and the context's library and
+    channel. Raises `Unserialisable`, naming the path to the value.
+    """
+    wire["type"] = call
+    message_id = wire.get("messageId")
+    if message_id is None:
+        message_id = wire["messageId"] = str(uuid7())
+    if "timestamp" not in wire:
+        wire["timestamp"] = stamp()
+    context = wire.get("context")
+    if context is None:
+        wire["context"] = _CONTEXT
+    else:
+        context.setdefault("library", LIBRARY)
+        context.setdefault("channel", _CHANNEL)
+    try:
+        return message_id, orjson.dumps(wire, convert, _OPTIONS)[1:-1]
+    except orjson.JSONEncodeError:
+        plain = _plain(call, wire, "", 0)
+        return message_id, orjson.dumps(plain, convert, _OPTIONS)[1:-1]
+
+
+def convert(value: Any) -> Any:
+    """Return what stands for a value that orjson does not know. Raises TypeError otherwise."""
+    for kinds, rule in _RULES:
+        if isinstance(value, kinds):
+            return rule(value)
+    if hasattr(value, "__attrs_attrs__"):
+        return {field.name: getattr(value, field.name) for field in value.__attrs_attrs__}
+    raise TypeError(f"a {type(value).__name__} has no JSON form: convert it first")
+
+
+def _decimal(value: Decimal) -> orjson.Fragment:
+    return orjson.Fragment(str(value).encode() if value.is_finite() else b"null")
+
+
+def _decoded(value: bytes | bytearray | memoryview) -> str:
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        raise TypeError("bytes that are not UTF-8 have no JSON form: encode them first") from None
+
+
+def _duration(value: timedelta) -> str:
+    """ISO 8601: `P1DT2.5S`, with a leading minus for negative ones."""
+    sign, value = ("-", -value) if value < timedelta(0) else ("", value)
+    seconds = f"{value.seconds}.{value.microseconds:06d}".rstrip("0").rstrip(".")
+    return f"{sign}P{value.days}DT{seconds}S"
+
+
+def _path(value: PathLike[Any]) -> str:
+    path = fspath(value)
+    return path if isinstance(path, str) else _decoded(path)
+
+
+_RULES: tuple[tuple[Any, Any], ...] = (
+    (Decimal, _decimal),
+    (BaseModel, lambda value: value.model_dump(by_alias=True)),
+    ((AbstractSet, deque), list),
+    ((bytes, bytearray, memoryview), _decoded),
+    (timedelta, _duration),
+    (PathLike, _path),
+    ((IPv4Address, IPv6Address, IPv4Network, IPv6Network, SecretStr, SecretBytes), str),
+    (Mapping, dict),
+    (Sequence, list),
+)
+
+# ------------------------------------------------------------------------------------- slow path
+# Taken only when orjson refuses a call: it carries what can be carried (lone surrogates, integers
+# over 64 bits, keys that are no strings) and finds the path to what cannot.
+
+
+def _plain(call: str, value: Any, path: str, depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise Unserialisable(call, _shorten(path), "it is nested too deeply, or contains itself")
+    if isinstance(value, str) and not isinstance(value, Enum):
+        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(value, int) and not isinstance(value, (bool, Enum)):
+        return orjson.Fragment(int.__repr__(value).encode())
+    if isinstance(value, dict):
+        return _plain_dict(call, value, path, depth)
+    if isinstance(value, (list, tuple)):
+        return [_plain(call, each, f"{path}[{i}]", depth + 1) for i, each in enumerate(value)]
+    return _plain_other(call, value, path, depth)
+
+
+def _plain_dict(call: str, value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, each in value.items():
+        name = _key(call, key, path)
+        where = f"{path}.{name}" if path else name
+        if name in found:
+            raise Unserialisable(call, _shorten(where), "two of its keys are the same as text")
+        found[name] = _plain(call, each, where, depth + 1)
+    return found
+
+
+def _plain_other(call: str, value: Any, path: str, depth: int) -> Any:
+    if isinstance(value, Enum):
+        return _plain(call, value.value, path, depth + 1)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        public = {name: getattr(value, name) for name in names if not name.startswith("_")}
+        return _plain(call, public, path, depth + 1)
+    try:
+        return orjson.Fragment(orjson.dumps(value, option=_OPTIONS)[:-1])
+    except orjson.JSONEncodeError:
+        pass
+    if isinstance(value, orjson.Fragment):
+        return value
+    try:
+        simpler = convert(value)
+    except TypeError as error:
+        raise Unserialisable(call, _shorten(path), str(error)) from None
+    return _plain(call, simpler, path, depth + 1)
+
+
+def _key(call: str, key: Any, path: str) -> str:
+    if isinstance(key, Enum):
+        key = key.value
+    if isinstance(key, str):
+        return key.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(key, int) and not isinstance(key, bool):
+        return int.__repr__(key)
+    try:
+        return orjson.dumps(key, option=_OPTIONS)[:-1].decode().strip('"')
+    except orjson.JSONEncodeError:
+        problem = f"a key of type {type(key).__name__} has no JSON form: use text"
+        raise Unserialisable(call, _shorten(path), problem) from None
+
+
+def _shorten(path: str) -> str:
+    """A path into data that contains itself is as long as it is deep."""
+    return path if len(path) <= 200 else f"{path[:200]}…"
+
+
+# ------------------------------------------------------------------------------------- envelopes
+
+
+class Envelope:
+    """What stands around the calls of one request: `{"sentAt": …, "batch": [ … ]}`."""
+
+    __slots__ = ("_first", "_message_id", "_separator", "per_event", "size")
+
+    def __init__(
+        self,
+        *,
+        in_body: Mapping[str, str],
+        in_event: Mapping[str, str],
+        message_id: bool = False,
+    ) -> None:
+        """Take the members to write beside the batch, and those to write into each event."""
+        members = _members(in_event)
+        self._first = b'{"sentAt":"%s",' + _members(in_body).replace(b"%", b"%%")
+        self._message_id = b'"messageId":"%s",' if message_id else b""
+        self._separator = b",{" + members
+        self.per_event = len(self._separator)
+        """Bytes that each event takes beyond its own."""
+        self.size = len(self.pack([b""], "")) - self.per_event
+        """Bytes around the events, exact together with `per_event`."""
+
+    def pack(self, bodies: Iterable[bytes], ids: str) -> bytes:
+        """Return one request's JSON, with `sentAt` stamped now."""
+        head = self._first % stamp().encode()
+        if self._message_id:
+            # The same for a retry, so that a server which drops repeated envelopes sees one.
+            head += self._message_id % str(uuid5(NAMESPACE_OID, ids)).encode()
+        joined = self._separator.join(bodies)
+        return b"".join((head, b'"batch":[', self._separator[1:], joined, b"]}"))
+
+    def pack_one(self, body: bytes) -> bytes:
+        """Return one call's JSON for a route that takes a call without an envelope."""
+        sent_at = b'{"sentAt":"%s",' % stamp().encode()
+        return b"".join((sent_at, self._separator[2:], body))
+
+
+def _members(pairs: Mapping[str, str]) -> bytes:
+    return b"".join(
+        orjson.dumps(name) + b":" + orjson.dumps(value) + b"," for name, value in pairs.items()
+    )
+
+
+# ----------------------------------------------------------------------------------- compression
+
+try:
+    from isal.igzip import compress as _gzip
+
+    COMPRESSES_QUICKLY = True
+    """Whether gzip is quick enough (half a millisecond a megabyte) to run on the event loop."""
+except ImportError:
+    from gzip import compress as _gzip  # type: ignore[assignment]
+
+    COMPRESSES_QUICKLY = False
+
+
+def compress(content: bytes) -> bytes:
+    """Return gzip at its quickest level. Without isal, call it in a thread."""
+    return _gzip(content, 1, mtime=0)

@@ -1,0 +1,159 @@
+"""Every exception this package raises, named by cause.
+
+AnalyticsError
+├── ConfigurationError (ValueError)    a key, an endpoint or a setting that cannot work
+│   └── MissingExtra (ImportError)     an optional dependency is not installed
+├── LifecycleError (RuntimeError)      the client is used outside its life
+│   ├── NotStarted
+│   ├── Closed
+│   └── WrongLoop
+├── InvalidCall (ValueError)           a call that cannot be sent, refused in the caller
+│   ├── TooLarge
+│   ├── Unserialisable
+│   └── Unsupported
+├── QueueFull                          no room, and the policy does not wait (any longer)
+├── FlushTimeout (TimeoutError)        flush() ran out of time; nothing was lost by that
+└── NoAnswer                           one attempt ended without an answer (seen by destinations)
+
+Messages name the field, the limit and the way out. They never contain payloads or keys.
+"""
+
+
+class AnalyticsError(Exception):
+    """The root of the tree: catch it to catch everything this package raises."""
+
+
+class ConfigurationError(AnalyticsError, ValueError):
+    """A key, an endpoint or a setting cannot work as given."""
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """A feature needs an optional dependency that is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        """Name the feature, and the extra that brings what it needs."""
+        super().__init__(
+            f"{feature} needs packages that are not installed: "
+            f"run pip install 'asyncanalytics[{extra}]'"
+        )
+        self.feature = feature
+        self.extra = extra
+
+
+class LifecycleError(AnalyticsError, RuntimeError):
+    """The client is used outside the span between its start and its close."""
+
+
+class NotStarted(LifecycleError):
+    """The client has not been started on any event loop."""
+
+    def __init__(self) -> None:
+        """Say how a client is started."""
+        super().__init__(
+            "this AsyncClient is not started: use it inside `async with client:` "
+            "or call `await client.start()` first"
+        )
+
+
+class Closed(LifecycleError):
+    """The client is closing or closed, and takes no more calls."""
+
+    def __init__(self) -> None:
+        """Say what to do instead."""
+        super().__init__(
+            "this AsyncClient is closed: make the call before the `async with` block "
+            "or aclose() ends, or make a new client"
+        )
+
+
+class WrongLoop(LifecycleError):
+    """The client is used on another event loop, or another thread, than the one it runs on."""
+
+    def __init__(self) -> None:
+        """Say how to reach the client's own loop."""
+        super().__init__(
+            "this AsyncClient runs on another event loop: make one client for each loop; "
+            "from a thread that anyio started, call anyio.from_thread.run(client.track, ...)"
+        )
+
+
+class InvalidCall(AnalyticsError, ValueError):
+    """A call was refused before it was accepted. `field` names what was wrong with it."""
+
+    def __init__(self, call: str, field: str, problem: str) -> None:
+        """Name the call, the field within it, and the problem; never the value."""
+        super().__init__(f"{call}: {field}: {problem}")
+        self.call = call
+        self.field = field
+        self.problem = problem
+
+
+class TooLarge(InvalidCall):
+    """A call encodes to more bytes than any of its destinations takes."""
+
+    def __init__(self, call: str, *, size: int, limit: int) -> None:
+        """Give both sizes in bytes."""
+        super().__init__(
+            call,
+            "size",
+            f"the call is {size:,} bytes as JSON and the limit is {limit:,}: "
+            "send fewer or shorter properties, or several calls",
+        )
+        self.size = size
+        self.limit = limit
+
+
+class Unserialisable(InvalidCall):
+    """A value in a call has no JSON form. `field` is the path to it."""
+
+
+class Unsupported(InvalidCall):
+    """No destination of the client takes this kind of call."""
+
+    def __init__(self, call: str, destinations: str) -> None:
+        """Name the destinations that refuse it."""
+        super().__init__(
+            call, "type", f"{destinations} takes no {call} calls: add a destination that does"
+        )
+
+
+class QueueFull(AnalyticsError):
+    """A destination's queue has no room. The call was not accepted anywhere."""
+
+    def __init__(self, destination: str, *, max_events: int, max_bytes: int) -> None:
+        """Name the destination and its limits."""
+        super().__init__(
+            f"the queue of destination {destination!r} is full "
+            f"({max_events:,} events or {max_bytes:,} bytes): await the call instead of its "
+            "_nowait twin, raise the limits in Queueing, or choose another when_full"
+        )
+        self.destination = destination
+        self.max_events = max_events
+        self.max_bytes = max_bytes
+
+
+class FlushTimeout(AnalyticsError, TimeoutError):
+    """The time given to flush() ran out. The events stay queued and go on being delivered."""
+
+    def __init__(self, pending: int, timeout: float) -> None:
+        """Say how many events were still pending."""
+        super().__init__(
+            f"{pending:,} events were still pending after {timeout:g} s of flush(); "
+            "they stay queued and delivery goes on"
+        )
+        self.pending = pending
+        self.timeout = timeout
+
+
+class NoAnswer(AnalyticsError):
+    """One attempt ended without a usable answer, so whether the events arrived is unknown.
+
+    `stale` is true when a kept-alive connection had been closed by the other side, which
+    says nothing about the server's health.
+    """
+
+    def __init__(self, reason: str, *, stale: bool = False) -> None:
+        """Give the reason as a short phrase, such as 'ConnectError'."""
+        super().__init__(reason)
+        self.reason = reason
+        self.stale = stale

@@ -1,0 +1,382 @@
+"""The engine: one flusher for each destination takes calls, batches, sends and settles them.
+
+Invariants:
+- Every accepted call is settled exactly once, with a named outcome.
+- At most `max_in_flight` batches are out of the buffer, and after a failure one request at a time
+  goes out until one succeeds; then two, four, and so on.
+- Requests run in tasks that the flusher owns: cancelling a caller cancels none of them.
+- Nothing that an endpoint answers, and nothing that a user's hook or destination raises, ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from asyncanalytics.batching import Batch, due_in
+from asyncanalytics.buffers import MemoryBuffer
+from asyncanalytics.errors import QueueFull
+from asyncanalytics.pace import Pace
+from asyncanalytics.receipts import Outcome, Receipt, SettleHook
+from asyncanalytics.retrying import Delivered, Halt, Rejected, Retry, Split, Verdict, backoff
+from asyncanalytics.stats import DestinationStats, Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Collection, Sequence
+
+    from asyncanalytics.destinations import BaseDestination
+    from asyncanalytics.settings import Batching, Queueing, Retrying
+    from asyncanalytics.stats import DropReason
+
+logger = logging.getLogger("asyncanalytics")
+
+_INTENDED = frozenset({"middleware", "disabled"})  # drops that were asked for: not logged
+_GRACE = 1.0  # seconds for cancelled tasks and last hooks to end
+
+
+class Flusher:
+    """Carries the calls of one destination from its buffer to their outcomes."""
+
+    def __init__(
+        self,
+        destination: BaseDestination,
+        *,
+        batching: Batching,
+        queueing: Queueing,
+        retrying: Retrying,
+        max_in_flight: int,
+        on_settle: SettleHook | None,
+    ) -> None:
+        """Make the buffer; nothing runs before `start`."""
+        self.destination = destination
+        self.name = destination.name
+        self.batching = destination.batching or batching
+        self.queueing = destination.queueing or queueing
+        self.retrying = destination.retrying or retrying
+        self.buffer = MemoryBuffer(self.queueing, destination.limits(self.batching))
+        self.ledger = Ledger()
+        self._makes_room = self.queueing.when_full in ("drop_newest", "drop_oldest")
+        self._max_in_flight = max_in_flight
+        self._pace = Pace(max_in_flight)
+        self._on_settle = on_settle
+        self._hooks: set[asyncio.Task[None]] = set()
+        self._sends: dict[asyncio.Task[None], Batch] = {}
+        self._last_sent = float("-inf")
+        self._halted: tuple[float, Outcome] | None = None  # until when, and what ends calls so
+        self._trouble: dict[str, float] = {}  # what has been said, and since when
+        self._running: asyncio.Task[None] | None = None
+
+    # ---------------------------------------------------------------------------------- taking in
+
+    def refusal(self, call: str, body: bytes) -> DropReason | None:
+        """Say why an encoded call cannot go here, if so."""
+        if call in self.destination.refuses:
+            return "unsupported"
+        return None if len(body) <= self.buffer.largest else "too_large"
+
+    def has_room(self, size: int) -> bool:
+        """Whether a call can be accepted now, with nobody who waits passed over."""
+        return self._makes_room or self.buffer.has_room(size)
+
+    def fits(self, size: int) -> bool:
+        """Whether a call can be accepted now, for one that has waited its turn."""
+        return self._makes_room or self.buffer.fits(size)
+
+    async def room(self, size: int) -> None:
+        """Wait for room as the policy says, or raise `QueueFull`."""
+        if self.queueing.when_full == "raise":
+            raise self.queue_full()
+        try:
+            async with asyncio.timeout(self.queueing.max_wait):
+                await self.buffer.room(size)
+        except TimeoutError:
+            raise self.queue_full() from None
+
+    def queue_full(self) -> QueueFull:
+        """Return the error that names this queue and its limits."""
+        queueing = self.queueing
+        return QueueFull(self.name, max_events=queueing.max_events, max_bytes=queueing.max_bytes)
+
+    def offer(self, receipt: Receipt) -> bool:
+        """Take a call in if that asks nothing: it can be sent, and there is room for it."""
+        size = len(receipt.body)
+        if size > self.buffer.largest or not self.buffer.has_room(size):
+            return False
+        self.ledger.accepted += 1
+        self.buffer.put(receipt)
+        return True
+
+    def accept(self, receipt: Receipt) -> None:
+        """Take a call in. One that finds no room meets the policy, and is counted."""
+        self.ledger.accepted += 1
+        size = len(receipt.body)
+        while not self.buffer.fits(size):
+            oldest = self.queueing.when_full == "drop_oldest"
+            victim = self.buffer.evict() if oldest else None
+            self._drop([victim or receipt], "queue_full")
+            if victim is None:
+                return
+        self.buffer.put(receipt)
+
+    def refuse(self, receipt: Receipt, reason: DropReason) -> None:
+        """Count a call that this destination will not get."""
+        self.ledger.accepted += 1
+        self._drop([receipt], reason)
+
+    # -------------------------------------------------------------------------------------- life
+
+    def start(self) -> None:
+        """Begin to send, on the running loop."""
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._running = loop.create_task(self._run(), name=f"asyncanalytics flusher {self.name}")
+
+    async def drain(self) -> None:
+        """Send without lingering until nothing that was put so far is pending."""
+        await self.buffer.flushed()
+        while self._hooks:
+            await asyncio.wait(self._hooks)
+
+    async def stop(self) -> None:
+        """Stop now: what is still pending is dropped as `closed`."""
+        batches = list(self._sends.values())
+        await _cancel([*self._sends, *filter(None, [self._running])])
+        for batch in batches:
+            left = [receipt for receipt in batch.receipts if receipt.outcome is None]
+            self._settle(batch, left, self._dropped("closed", attempts=batch.attempts))
+        while (last := self.buffer.take()) is not None:
+            self._settle(last, last.receipts, self._dropped("closed"))
+        if self._hooks:
+            await asyncio.wait(self._hooks, timeout=_GRACE)
+            await _cancel(self._hooks)
+
+    def stats(self) -> DestinationStats:
+        """Return the figures as they are now."""
+        ledger, buffer = self.ledger, self.buffer
+        return DestinationStats(
+            name=self.name,
+            accepted=ledger.accepted,
+            delivered=ledger.delivered,
+            rejected=ledger.rejected_by.total(),
+            dropped=ledger.dropped_by.total(),
+            pending=buffer.pending,
+            pending_bytes=buffer.pending_bytes,
+            rejected_by=dict(ledger.rejected_by),
+            dropped_by=dict(ledger.dropped_by),
+            requests=ledger.requests,
+            retries=ledger.retries,
+            hook_errors=ledger.hook_errors,
+        )
+
+    # ------------------------------------------------------------------------------- one batch on
+
+    async def _run(self) -> None:
+        while True:
+            await self.buffer.wait()
+            await self._linger()
+            while len(self._sends) >= self._max_in_flight:
+                await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
+            batch = self.buffer.take()
+            if batch is None:
+                continue  # dropped meanwhile, to make room
+            if self._halted and self._clock() < self._halted[0]:
+                self._settle(batch, batch.receipts, self._halted[1])
+                await asyncio.sleep(0)
+            else:
+                self._send(batch)
+
+    async def _linger(self) -> None:
+        delay = due_in(self._clock(), self._last_sent, self.batching.linger)
+        if delay and not self.buffer.ready.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self.buffer.ready.wait()
+
+    def _send(self, batch: Batch) -> None:
+        self._last_sent = self._clock()
+        task = asyncio.create_task(self._deliver(batch), name=f"asyncanalytics send {self.name}")
+        self._sends[task] = batch
+        task.add_done_callback(self._sends.pop)
+
+    async def _deliver(self, batch: Batch) -> None:
+        started, failures = self._clock(), 0
+        while isinstance(verdict := await self._attempt(batch), Retry):
+            failures += verdict.after is None
+            delay = self._delay(verdict, batch, failures)
+            over = self._clock() + delay - started > self.retrying.max_elapsed
+            if over or failures > self.retrying.max_attempts:
+                break
+            if verdict.after is not None:
+                self._pace.pause_until(self._clock() + delay)
+            batch.retries += 1
+            await asyncio.sleep(delay)
+        if isinstance(verdict, Split) and len(batch.receipts) > 1:
+            await self._deliver_halves(batch, verdict)
+        else:
+            self._conclude(batch, verdict)
+
+    async def _deliver_halves(self, batch: Batch, verdict: Split) -> None:
+        if verdict.status == 413:
+            self.buffer.lower(sum(len(receipt.body) for receipt in batch.receipts))
+        for half in batch.halves():
+            await self._deliver(half)
+
+    async def _attempt(self, batch: Batch) -> Verdict:
+        async with self._pace.turn():
+            self.ledger.requests += 1
+            self.ledger.retries += batch.retries > 0
+            batch.attempts += 1
+            try:
+                verdict = await self.destination.deliver(batch)
+            except Exception as error:  # noqa: BLE001 - a destination may be the user's own code
+                name = type(error).__name__
+                self._say("raised", logging.ERROR, "its code raised %s", name)
+                verdict = Retry(f"its code raised {name}")
+        self._pace.note(succeeded=not isinstance(verdict, Retry))
+        if isinstance(verdict, Retry) and not verdict.at_once:
+            text = "%s; trying again, %d events wait"
+            self._say("retry", logging.WARNING, text, verdict.reason, self.buffer.pending)
+        return verdict
+
+    def _delay(self, verdict: Retry, batch: Batch, failures: int) -> float:
+        if verdict.at_once and not batch.retries:
+            return 0.0
+        # Jitter on top of Retry-After too: many clients were told the same moment.
+        jitter = backoff(self.retrying, max(failures - 1, 0), random.random())  # noqa: S311 - jitter is no secret
+        return (verdict.after or 0.0) + jitter
+
+    # --------------------------------------------------------------------------------- settling
+
+    def _conclude(self, batch: Batch, verdict: Verdict) -> None:
+        attempts = batch.attempts
+        if isinstance(verdict, Delivered):
+            self._book_delivered(batch, verdict)
+        elif isinstance(verdict, Retry):
+            outcome = self._dropped("expired", status=verdict.status, attempts=attempts)
+            self._say("expired", logging.ERROR, "gave up on a batch after %d attempts", attempts)
+            self._settle(batch, batch.receipts, outcome)
+        elif isinstance(verdict, Split) and verdict.status == 413:
+            outcome = self._dropped("too_large", status=413, attempts=attempts)
+            self._settle(batch, batch.receipts, outcome)
+        elif isinstance(verdict, Halt):
+            self._halt(batch, verdict)
+        else:
+            text = "refused events with status %d"
+            self._say("rejected", logging.WARNING, text, verdict.status)
+            self._settle(batch, batch.receipts, self._rejected(verdict, attempts))
+
+    def _book_delivered(self, batch: Batch, verdict: Delivered) -> None:
+        arrived = batch.receipts
+        if verdict.failed:
+            refused = [each for each in arrived if each.message_id in verdict.failed]
+            arrived = [each for each in arrived if each.message_id not in verdict.failed]
+            self._say("partial", logging.WARNING, "refused %d events of a batch", len(refused))
+            for receipt in refused:
+                said = Rejected(verdict.status or 0, verdict.failed[receipt.message_id])
+                self._settle(batch, [receipt], self._rejected(said, batch.attempts))
+        self._calm()
+        outcome = Outcome(
+            kind="delivered",
+            destination=self.name,
+            status=verdict.status,
+            attempts=batch.attempts,
+        )
+        self._settle(batch, arrived, outcome)
+
+    def _halt(self, batch: Batch, verdict: Halt) -> None:
+        text = (
+            "the write key is refused (status %d): check the key and the endpoint's region; "
+            "events are rejected, and one request tries again every %g s"
+        )
+        self._say("halt", logging.ERROR, text, verdict.status, self.retrying.cap)
+        outcome = self._rejected(Rejected(verdict.status), batch.attempts)
+        never_sent = self._rejected(Rejected(verdict.status), 0)
+        self._halted = (self._clock() + self.retrying.cap, never_sent)
+        self._settle(batch, batch.receipts, outcome)
+
+    def _rejected(self, verdict: Rejected | Split, attempts: int) -> Outcome:
+        return Outcome(
+            kind="rejected",
+            destination=self.name,
+            reason="rejected",
+            status=verdict.status,
+            attempts=attempts,
+            detail=verdict.detail,
+        )
+
+    def _dropped(
+        self, reason: DropReason, *, status: int | None = None, attempts: int = 0
+    ) -> Outcome:
+        return Outcome(
+            kind="dropped",
+            destination=self.name,
+            reason=reason,
+            status=status,
+            attempts=attempts,
+        )
+
+    def _drop(self, receipts: Sequence[Receipt], reason: DropReason) -> None:
+        """End calls that are not in the buffer."""
+        if reason not in _INTENDED:
+            text = "dropped an event: %s; more are only counted"
+            self._say(reason, logging.WARNING, text, reason)
+        self._book(receipts, self._dropped(reason))
+
+    def _settle(self, batch: Batch, receipts: Sequence[Receipt], outcome: Outcome) -> None:
+        """End calls that were given out in a batch."""
+        if receipts:
+            self.buffer.settle(batch.first, receipts)
+            self._book(receipts, outcome)
+
+    def _book(self, receipts: Sequence[Receipt], outcome: Outcome) -> None:
+        self.ledger.settle(outcome, len(receipts))
+        for receipt in receipts:
+            receipt.settle(outcome)
+        if self._on_settle is not None:
+            self._call_hook(outcome, receipts)
+
+    def _call_hook(self, outcome: Outcome, receipts: Sequence[Receipt]) -> None:
+        try:
+            result = self._on_settle(outcome, receipts)  # type: ignore[misc]
+        except Exception as error:  # noqa: BLE001 - the user's code; delivery goes on
+            self._hook_failed(error)
+            return
+        if inspect.isawaitable(result):
+            task = asyncio.ensure_future(self._await_hook(result))
+            self._hooks.add(task)
+            task.add_done_callback(self._hooks.discard)
+
+    async def _await_hook(self, result: Awaitable[None]) -> None:
+        try:
+            await result
+        except Exception as error:  # noqa: BLE001 - as above
+            self._hook_failed(error)
+
+    def _hook_failed(self, error: Exception) -> None:
+        self.ledger.hook_errors += 1
+        self._say("hook", logging.ERROR, "on_settle raised %s", type(error).__name__)
+
+    # ------------------------------------------------------------------------------------ saying
+
+    def _say(self, about: str, level: int, text: str, *details: object) -> None:
+        """Log once for each kind of trouble, until calls are delivered again."""
+        if about not in self._trouble:
+            self._trouble[about] = self._clock()
+            logger.log(level, f"destination %r: {text}", self.name, *details)  # noqa: G004 - the texts are this file's own
+
+    def _calm(self) -> None:
+        if self._trouble:
+            since = self._clock() - min(self._trouble.values())
+            self._trouble.clear()
+            logger.info("destination %r: delivering again after %.1f s", self.name, since)
+
+
+async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_GRACE)

@@ -1,0 +1,197 @@
+"""What an answer means, and how long to wait. Rules only: no clock, no randomness, no waiting.
+
+The table is that of Segment's HTTP API and of its current SDKs
+(https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#errors):
+
+- 2xx: accepted. Some hosts list failures in the body; those events are rejected.
+- 3xx: never followed, since a followed redirect carries the body to another host. Retried.
+- 400: permanent for what was sent: cut the batch to find the event that spoils it.
+- 401, 403: the key is wrong: the destination halts.
+- 408, 410, 429, 460 and 5xx but 501, 505 and 511: retried.
+- 413: cut the batch.
+- anything else: permanent.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asyncanalytics.receipts import Receipt
+    from asyncanalytics.settings import Retrying
+
+MAX_DETAIL = 200
+"""Characters kept of what an endpoint says about a refused event."""
+
+MAX_ANSWER = 64 * 1024
+"""Bytes read of any answer."""
+
+_UNNAMED = "the endpoint reported failures without saying which events"
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*[A-Za-z0-9]")
+_RETRIED = frozenset({408, 410, 429, 460})
+_PERMANENT_5XX = frozenset({501, 505, 511})
+_MAX_SECONDS_DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The endpoint has the batch, but for the events it says it refused."""
+
+    status: int | None = None
+    failed: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """messageId → what the endpoint said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The endpoint refuses the batch for good."""
+
+    status: int
+    detail: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """The endpoint refuses the key: nothing will get through until that is mended."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The batch is spoilt by one of its events (400) or too large (413): cut it."""
+
+    status: int
+    detail: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Whether the endpoint has the batch is unknown: send it again with the same ids."""
+
+    reason: str
+    """A short phrase for the log, such as `status 503`."""
+    status: int | None = None
+    after: float | None = None
+    """Seconds that the endpoint asked for."""
+    at_once: bool = False
+    """The connection had gone stale: the first such failure costs no wait."""
+
+
+Verdict = Delivered | Rejected | Halt | Split | Retry
+
+
+def judge(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    batch: Sequence[Receipt],
+    now: float,
+    max_retry_after: float,
+) -> Verdict:
+    """Return what an answer means. `now` is the wall clock, for Retry-After dates."""
+    if 200 <= status < 300:
+        return _judge_success(status, body, batch)
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return Halt(status)
+    if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
+        return Split(status, _cut(body))
+    if 300 <= status < 400:
+        return Retry(f"status {status}, a redirect, which is not followed", status)
+    if status in _RETRIED or (status >= 500 and status not in _PERMANENT_5XX) or status < 200:
+        after = retry_after(headers.get("retry-after"), now, max_retry_after)
+        return Retry(f"status {status}", status, after)
+    return Rejected(status, _cut(body))
+
+
+def retry_after(value: str | None, now: float, ceiling: float) -> float | None:
+    """Return Retry-After as seconds within 1 and `ceiling`, or None if it says nothing sound."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        seconds = float(value) if len(value) <= _MAX_SECONDS_DIGITS else -1.0
+    else:
+        seconds = _seconds_until(value, now)
+    return min(max(seconds, 1.0), ceiling) if seconds >= 0 else None
+
+
+def _seconds_until(date: str, now: float) -> float:
+    try:
+        moment = parsedate_to_datetime(date)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.timestamp() - now
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return -1.0
+
+
+def backoff(retrying: Retrying, failures: int, fraction: float) -> float:
+    """Return the seconds to wait after so many failures; `fraction` of 0 to 1 is the jitter.
+
+    Full jitter: any moment up to the bound is as likely, so that many clients spread out
+    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+    """
+    return float(min(retrying.cap, retrying.base * 2 ** min(failures, 32)) * fraction)
+
+
+# -------------------------------------------------------------------- failures told in a success
+
+
+def _judge_success(status: int, body: bytes, batch: Sequence[Receipt]) -> Verdict:
+    if body[:1] != b"{":
+        return Delivered(status)
+    try:
+        answer = {str(name).lower(): value for name, value in orjson.loads(body).items()}
+    except orjson.JSONDecodeError:
+        # A list of failures that was cut off names some of them: none can be told from the rest.
+        cut_off = status == HTTPStatus.MULTI_STATUS or len(body) >= MAX_ANSWER
+        return Rejected(status, _UNNAMED) if cut_off else Delivered(status)
+    errors = answer.get("errors")
+    if answer.get("ok") is not False and not errors:
+        return Delivered(status)
+    failed = _failures(errors, batch)
+    # Without names no event can be said to have arrived, and sending all again may double some.
+    return Delivered(status, failed) if failed else Rejected(status, _UNNAMED)
+
+
+def _failures(errors: Any, batch: Sequence[Receipt]) -> dict[str, str]:
+    """Find each error's event: by its `index`, or by its messageId anywhere in the error."""
+    ids = {receipt.message_id for receipt in batch}
+    failed: dict[str, str] = {}
+    for error in _listed(errors):
+        said = orjson.dumps(error).decode()
+        index = error.get("index") if isinstance(error, dict) else None
+        if isinstance(index, int) and 0 <= index < len(batch):
+            failed[batch[index].message_id] = said[:MAX_DETAIL]
+        else:
+            named = ids.intersection(_words(error, said))
+            failed.update(dict.fromkeys(named, said[:MAX_DETAIL]))
+    return failed
+
+
+def _listed(errors: Any) -> list[Any]:
+    if isinstance(errors, dict):
+        return list(errors.items())
+    return errors if isinstance(errors, list) else [errors]
+
+
+def _words(error: Any, said: str) -> set[str]:
+    """Return what may be an id: each whole text of the error, and each word within it."""
+    values = list(error.values()) if isinstance(error, dict) else error
+    texts = [each for each in values if isinstance(each, str)] if isinstance(values, list) else []
+    return {*texts, *_WORD.findall(said)}
+
+
+def _cut(body: bytes) -> str:
+    return body[: MAX_DETAIL * 4].decode("utf-8", "replace")[:MAX_DETAIL]

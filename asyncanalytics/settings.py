@@ -1,0 +1,122 @@
+"""What a user can choose, as frozen keyword-only groups.
+
+Seconds are floats, sizes are bytes, ceilings are `max_*`, and None means off. Each group
+checks itself when it is made, so a wrong setting fails where it was written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from asyncanalytics.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx
+
+WhenFull = Literal["wait", "raise", "drop_newest", "drop_oldest"]
+"""What a call meets when a destination's queue is full.
+
+- `wait`: the caller waits for room; costs the caller's time, loses nothing. `_nowait` raises.
+- `raise`: the caller gets `QueueFull`; costs a handler in the caller.
+- `drop_newest`: the new call is dropped and counted; costs what is most recent.
+- `drop_oldest`: the longest waiting call is dropped and counted; costs what is oldest.
+"""
+
+
+def _require(condition: bool, group: object, rule: str) -> None:  # noqa: FBT001 - reads as an assertion
+    if not condition:
+        raise ConfigurationError(f"{type(group).__name__}: {rule}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batching:
+    """How calls are gathered into requests; never above the endpoint's own limits."""
+
+    max_events: int = 2_500
+    """Events in one request."""
+    max_bytes: int = 475_000
+    """Bytes of one request's JSON before compression, the envelope included."""
+    linger: float = 0.5
+    """Seconds between two requests that are not full: the first call after a quiet time goes
+    out at once, those that follow it gather for at most this long."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_events >= 1, self, "max_events must be at least 1")
+        _require(self.max_bytes >= 1_000, self, "max_bytes must be at least 1,000")
+        _require(self.linger >= 0, self, "linger must be 0 or more seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Queueing:
+    """How much may be pending for one destination, waiting and in flight together."""
+
+    max_events: int = 100_000
+    """Events pending at most."""
+    max_bytes: int = 64 * 1024 * 1024
+    """Encoded bytes pending at most."""
+    when_full: WhenFull = "wait"
+    """See `WhenFull`."""
+    max_wait: float | None = None
+    """Seconds that a caller waits for room before it gets `QueueFull`; None: as long as it takes.
+    Only with `when_full="wait"`."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_events >= 1, self, "max_events must be at least 1")
+        _require(self.max_bytes >= 32_768, self, "max_bytes must be at least 32,768, one event")
+        _require(
+            self.when_full in ("wait", "raise", "drop_newest", "drop_oldest"),
+            self,
+            "when_full must be 'wait', 'raise', 'drop_newest' or 'drop_oldest'",
+        )
+        _require(
+            self.max_wait is None or (self.when_full == "wait" and self.max_wait >= 0),
+            self,
+            "max_wait must be 0 or more seconds, and goes with when_full='wait' only",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retrying:
+    """How often and for how long a request is tried again. Delays have full jitter."""
+
+    max_attempts: int = 10
+    """Retries of one batch. An attempt answered with Retry-After does not count."""
+    base: float = 0.5
+    """Seconds: the first delay is at most this, and the bound doubles with each failure."""
+    cap: float = 60.0
+    """Seconds: no backoff delay is longer."""
+    max_elapsed: float = 12 * 3600.0
+    """Seconds after its first attempt at which a batch is dropped as `expired`."""
+    max_retry_after: float = 300.0
+    """Seconds: a longer Retry-After is cut to this."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_attempts >= 0, self, "max_attempts must be 0 or more")
+        _require(0 <= self.base <= self.cap, self, "base must be between 0 and cap seconds")
+        _require(self.max_elapsed >= 0, self, "max_elapsed must be 0 or more seconds")
+        _require(self.max_retry_after >= 1, self, "max_retry_after must be at least 1 second")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sending:
+    """How requests travel."""
+
+    max_in_flight: int = 4
+    """Requests under way at a time for one destination. 1 keeps batches in strict order."""
+    connect_timeout: float = 5.0
+    """Seconds to get a connection."""
+    timeout: float = 15.0
+    """Seconds for one whole request, from the connection to the end of the answer."""
+    gzip: bool | None = None
+    """Compress requests; None: where the endpoint is known to take it."""
+    http2: bool = False
+    """Offer HTTP/2 (extra `http2`)."""
+    http_client: httpx.AsyncClient | Any | None = None
+    """Your own `httpx.AsyncClient` or `httpx2.AsyncClient`. It is used as it is and never closed;
+    give it timeouts of your own for each phase."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_in_flight >= 1, self, "max_in_flight must be at least 1")
+        _require(self.connect_timeout > 0, self, "connect_timeout must be more than 0 seconds")
+        _require(self.timeout > 0, self, "timeout must be more than 0 seconds")

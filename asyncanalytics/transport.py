@@ -1,0 +1,179 @@
+"""Bytes out, answer in: the only room that knows httpx.
+
+Promises:
+- One pool for all destinations of a client, made at start, off the event loop where it blocks.
+- A redirect is never followed, and at most `MAX_ANSWER` bytes of an answer are read, as they came
+  (nothing is inflated).
+- Every way in which a request can fail is a `NoAnswer`; nothing else comes out but cancellation.
+- A request that outlasts its total time is cancelled, and so is its pool: httpx 0.28 can leave a
+  connection of a cancelled request taken for ever, so a fresh pool takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer
+from asyncanalytics.retrying import MAX_ANSWER
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    from asyncanalytics.settings import Sending
+
+_KEEP_ALIVE = 55.0  # seconds: load balancers commonly close idle connections after 60
+
+# What httpx lets through: sockets, TLS, and a pool that its owner has closed.
+_LET_THROUGH = (OSError, RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the headers' names are in lower case, the body may be cut."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class _Pool:
+    client: Any
+    requests: int = 0
+    retired: bool = False
+
+
+class Transport:
+    """The pool that a client's destinations share."""
+
+    def __init__(self, sending: Sending, *, connections: int) -> None:
+        """Take the settings, and how many requests may be under way at a time in all."""
+        self._sending = sending
+        self._connections = connections
+        self._own = sending.http_client is None
+        self._library = _library_of(sending.http_client)
+        self._pool = _Pool(sending.http_client)
+        self._tls: ssl.SSLContext | None = None
+
+    async def open(self) -> None:
+        """Make the pool. What would block the loop (certificates, imports) runs in a thread."""
+        if self._own:
+            self._tls = await anyio.to_thread.run_sync(_prepare, self._library)
+            self._pool = self._make_pool()
+        elif self._pool.client.is_closed:
+            raise ConfigurationError("http_client is closed: give one that is open")
+
+    async def post(self, url: str, headers: Mapping[str, str], content: bytes) -> Answer:
+        """Send one request and return its answer, or raise `NoAnswer`."""
+        pool = self._pool
+        pool.requests += 1
+        try:
+            async with asyncio.timeout(self._sending.timeout):
+                return await self._exchange(pool.client, url, headers, content)
+        except TimeoutError:
+            self._retire(pool)
+            raise NoAnswer(f"no whole answer within {self._sending.timeout:g} s") from None
+        except self._library.RemoteProtocolError as error:
+            # The usual end of a kept-alive connection that the server has closed meanwhile.
+            raise NoAnswer(type(error).__name__, stale=True) from None
+        except (self._library.HTTPError, self._library.StreamError, *_LET_THROUGH) as error:
+            raise NoAnswer(type(error).__name__) from None
+        finally:
+            pool.requests -= 1
+            if pool.retired and not pool.requests:
+                await _close(pool)
+
+    async def aclose(self) -> None:
+        """Close the pool, unless it is the user's own."""
+        if self._own and self._pool.client is not None:
+            await _close(self._pool)
+
+    def _retire(self, pool: _Pool) -> None:
+        """Let a fresh pool take over; the old one closes when its last request ends."""
+        if self._own and pool is self._pool:
+            pool.retired = True
+            self._pool = self._make_pool()
+
+    async def _exchange(
+        self, client: Any, url: str, headers: Mapping[str, str], content: bytes
+    ) -> Answer:
+        request = client.build_request("POST", url, headers=headers, content=content)
+        response = await client.send(request, stream=True, follow_redirects=False, auth=None)
+        try:
+            body = await _read(response)
+        finally:
+            await response.aclose()
+        return Answer(response.status_code, _lowered(response.headers), body)
+
+    def _make_pool(self) -> _Pool:
+        sending, library = self._sending, self._library
+        client = library.AsyncClient(
+            verify=self._tls,
+            http2=sending.http2,
+            timeout=library.Timeout(sending.timeout, connect=sending.connect_timeout),
+            limits=library.Limits(
+                max_connections=self._connections,
+                max_keepalive_connections=self._connections,
+                keepalive_expiry=_KEEP_ALIVE,
+            ),
+            headers={"accept": "*/*", "accept-encoding": "identity"},
+        )
+        return _Pool(client)
+
+
+async def _close(pool: _Pool) -> None:
+    with suppress(OSError, RuntimeError):
+        await pool.client.aclose()
+
+
+def _library_of(client: Any) -> ModuleType:
+    """Return the library that a client is made of, importing only what is already there."""
+    if client is None:
+        return importlib.import_module("httpx")
+    for name in ("httpx", "httpx2"):
+        library = sys.modules.get(name)
+        if library is not None and isinstance(client, library.AsyncClient):
+            return library
+    raise ConfigurationError(
+        f"http_client is a {type(client).__name__}: give an httpx.AsyncClient or an "
+        "httpx2.AsyncClient"
+    )
+
+
+def _prepare(library: ModuleType) -> ssl.SSLContext:
+    """Do in a thread what the first request would otherwise do on the loop."""
+    importlib.import_module("anyio._backends._asyncio")
+    importlib.import_module("httpcore._backends.anyio")
+    context: ssl.SSLContext = library.create_ssl_context()
+    return context
+
+
+def check_http2() -> None:
+    """Raise `MissingExtra` unless HTTP/2 can be spoken."""
+    try:
+        importlib.import_module("h2")
+    except ImportError:
+        raise MissingExtra("HTTP/2", "http2") from None
+
+
+async def _read(response: Any) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) >= MAX_ANSWER:
+            break
+    return bytes(body[:MAX_ANSWER])
+
+
+def _lowered(headers: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -1,0 +1,341 @@
+"""The six verbs and their `_nowait` twins, as every kind of client has them.
+
+What all verbs promise:
+- Bad input raises `InvalidCall` (or `TooLarge`, `Unserialisable`, `Unsupported`) at the call, names
+  the field, and accepts nothing.
+- On return the call is accepted: it is encoded, and changing what was passed no longer changes it.
+- The awaited verb is where backpressure is felt: it waits while a destination's queue is full, as
+  `Queueing.when_full` says. Cancelled while it waits, the call is not accepted anywhere.
+- The `_nowait` twin never waits: where its sibling would, it raises `QueueFull`. It runs on the
+  loop's thread, in sync code too.
+- `user_id` and `anonymous_id` may be text, numbers or UUIDs, and go out as text.
+- `context` is a `Context` or a mapping with the same fields; its library and channel are filled in.
+- `integrations` maps names to booleans or options. It goes out as it is; where a client has
+  several destinations it also selects among them by name, with `All` as the fallback.
+- `timestamp` is when it happened: a datetime, or ISO 8601 text; without a zone it is taken as UTC.
+- `message_id` is made when left out. Servers drop a second call with the same id, so give one of
+  your own only if it is unique everywhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from asyncanalytics.wire import ALIAS, GROUP, IDENTIFY, PAGE, SCREEN, TRACK, WIRES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from uuid import UUID
+
+    from pydantic import BaseModel
+
+    from asyncanalytics.calls import Call
+    from asyncanalytics.receipts import Receipt
+    from asyncanalytics.wire import CallWire
+
+    UserId = str | int | UUID
+    Data = Mapping[str, Any] | BaseModel
+    Moment = datetime | str
+
+
+class Verbs(ABC):
+    """identify, track, page, screen, group and alias, over one way to submit a call."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _try(self, wire: CallWire, fields: dict[str, Any]) -> Receipt | None:
+        """Accept a call if that takes no waiting. Fields are given under their wire names."""
+
+    @abstractmethod
+    async def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
+        """Accept a call that `_try` did not: wait as long as it takes."""
+
+    @abstractmethod
+    def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
+        """Accept a call, or raise `QueueFull`."""
+
+    async def identify(
+        self,
+        user_id: UserId | None = None,
+        *,
+        anonymous_id: UserId | None = None,
+        traits: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Say who the user is: tie traits to an id."""
+        fields: dict[str, Any] = {}
+        if traits is not None:
+            fields["traits"] = traits
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._try(IDENTIFY, fields) or await self._submit(IDENTIFY, fields)
+
+    def identify_nowait(
+        self,
+        user_id: UserId | None = None,
+        *,
+        anonymous_id: UserId | None = None,
+        traits: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Do as `identify`, without waiting: a full queue raises `QueueFull`."""
+        fields: dict[str, Any] = {}
+        if traits is not None:
+            fields["traits"] = traits
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._submit_nowait(IDENTIFY, fields)
+
+    async def track(
+        self,
+        event: str,
+        *,
+        user_id: UserId | None = None,
+        anonymous_id: UserId | None = None,
+        properties: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Say what the user did: `event` names the action, such as `Order Completed`."""
+        fields: dict[str, Any] = {"event": event}
+        if properties is not None:
+            fields["properties"] = properties
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._try(TRACK, fields) or await self._submit(TRACK, fields)
+
+    def track_nowait(
+        self,
+        event: str,
+        *,
+        user_id: UserId | None = None,
+        anonymous_id: UserId | None = None,
+        properties: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Do as `track`, without waiting: a full queue raises `QueueFull`."""
+        fields: dict[str, Any] = {"event": event}
+        if properties is not None:
+            fields["properties"] = properties
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._submit_nowait(TRACK, fields)
+
+    async def page(
+        self,
+        name: str | None = None,
+        *,
+        user_id: UserId | None = None,
+        anonymous_id: UserId | None = None,
+        category: str | None = None,
+        section: str | None = None,
+        properties: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Say that the user saw a web page."""
+        fields: dict[str, Any] = {}
+        if name is not None:
+            fields["name"] = name
+        if category is not None:
+            fields["category"] = category
+        if section is not None:
+            fields["section"] = section
+        if properties is not None:
+            fields["properties"] = properties
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._try(PAGE, fields) or await self._submit(PAGE, fields)
+
+    def page_nowait(
+        self,
+        name: str | None = None,
+        *,
+        user_id: UserId | None = None,
+        anonymous_id: UserId | None = None,
+        category: str | None = None,
+        section: str | None = None,
+        properties: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Do as `page`, without waiting: a full queue raises `QueueFull`."""
+        fields: dict[str, Any] = {}
+        if name is not None:
+            fields["name"] = name
+        if category is not None:
+            fields["category"] = category
+        if section is not None:
+            fields["section"] = section
+        if properties is not None:
+            fields["properties"] = properties
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._submit_nowait(PAGE, fields)
+
+    async def screen(
+        self,
+        name: str | None = None,
+        *,
+        user_id: UserId | None = None,
+        anonymous_id: UserId | None = None,
+        category: str | None = None,
+        section: str | None = None,
+        properties: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Say that the user saw a screen of an app."""
+        fields: dict[str, Any] = {}
+        if name is not None:
+            fields["name"] = name
+        if category is not None:
+            fields["category"] = category
+        if section is not None:
+            fields["section"] = section
+        if properties is not None:
+            fields["properties"] = properties
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._try(SCREEN, fields) or await self._submit(SCREEN, fields)
+
+    def screen_nowait(
+        self,
+        name: str | None = None,
+        *,
+        user_id: UserId | None = None,
+        anonymous_id: UserId | None = None,
+        category: str | None = None,
+        section: str | None = None,
+        properties: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Do as `screen`, without waiting: a full queue raises `QueueFull`."""
+        fields: dict[str, Any] = {}
+        if name is not None:
+            fields["name"] = name
+        if category is not None:
+            fields["category"] = category
+        if section is not None:
+            fields["section"] = section
+        if properties is not None:
+            fields["properties"] = properties
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._submit_nowait(SCREEN, fields)
+
+    async def group(
+        self,
+        group_id: UserId,
+        *,
+        user_id: UserId | None = None,
+        anonymous_id: UserId | None = None,
+        traits: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Say that the user belongs to a company, a team or an account."""
+        fields: dict[str, Any] = {"groupId": group_id}
+        if traits is not None:
+            fields["traits"] = traits
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._try(GROUP, fields) or await self._submit(GROUP, fields)
+
+    def group_nowait(
+        self,
+        group_id: UserId,
+        *,
+        user_id: UserId | None = None,
+        anonymous_id: UserId | None = None,
+        traits: Data | None = None,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Do as `group`, without waiting: a full queue raises `QueueFull`."""
+        fields: dict[str, Any] = {"groupId": group_id}
+        if traits is not None:
+            fields["traits"] = traits
+        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        return self._submit_nowait(GROUP, fields)
+
+    async def alias(
+        self,
+        user_id: UserId,
+        *,
+        previous_id: UserId,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Say that two ids are one user: `user_id` is the new one, `previous_id` the old one."""
+        fields: dict[str, Any] = {"previousId": previous_id}
+        _common(fields, user_id, None, context, integrations, timestamp, message_id)
+        return self._try(ALIAS, fields) or await self._submit(ALIAS, fields)
+
+    def alias_nowait(
+        self,
+        user_id: UserId,
+        *,
+        previous_id: UserId,
+        context: Data | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+    ) -> Receipt:
+        """Do as `alias`, without waiting: a full queue raises `QueueFull`."""
+        fields: dict[str, Any] = {"previousId": previous_id}
+        _common(fields, user_id, None, context, integrations, timestamp, message_id)
+        return self._submit_nowait(ALIAS, fields)
+
+    async def send(self, call: Call) -> Receipt:
+        """Accept a ready model, such as `Track(event=..., user_id=...)`."""
+        wire, fields = WIRES[call.type], call.wire()
+        return self._try(wire, fields) or await self._submit(wire, fields)
+
+    def send_nowait(self, call: Call) -> Receipt:
+        """Do as `send`, without waiting: a full queue raises `QueueFull`."""
+        return self._submit_nowait(WIRES[call.type], call.wire())
+
+
+def _common(  # noqa: PLR0917 - once a call: by position is quickest
+    fields: dict[str, Any],
+    user_id: UserId | None,
+    anonymous_id: UserId | None,
+    context: Data | None,
+    integrations: Mapping[str, Any] | None,
+    timestamp: Moment | None,
+    message_id: str | None,
+) -> None:
+    """Add to a call's own fields those that all calls have, where they were given."""
+    if user_id is not None:
+        fields["userId"] = user_id
+    if anonymous_id is not None:
+        fields["anonymousId"] = anonymous_id
+    if context is not None:
+        fields["context"] = context
+    if integrations is not None:
+        fields["integrations"] = integrations
+    if timestamp is not None:
+        fields["timestamp"] = timestamp
+    if message_id is not None:
+        fields["messageId"] = message_id

@@ -1,0 +1,154 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["nox[uv]>=2026.10.20,<2027"]
+# ///
+"""Everything that checks the project: `uv run noxfile.py`, or `-s NAME` for one session.
+
+Nothing needs to be there first but uv. What a session installs has the version that
+constraints.txt names and a hash that it knows, the build backend included. Tests, coverage,
+benchmarks and the demo run against the wheel, built once a run, and never against the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+OLDEST = PYTHONS[0]
+LOCK = "constraints.txt"
+TYPING_TESTS = "tests/typing_public.py"
+
+# What would bring another index than PyPI into the lock.
+INDEX_VARIABLES = (
+    "UV_DEFAULT_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_INDEX",
+    "UV_INDEX_URL",
+)
+
+nox.needs_version = ">=2026.10.20"
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["lint", "types", "tests"]
+# A Python that is missing is skipped, also where CI is set and nox would rather fail, and none
+# is ever downloaded, neither by nox nor by uv.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+
+
+def _offer_pyenv() -> None:
+    """Put pyenv's Pythons on PATH: its shims fail for each version that is not selected."""
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = [str(path) for each in PYTHONS for path in root.glob(f"versions/{each}.*/bin")]
+    os.environ["PATH"] = os.pathsep.join([*found, os.environ.get("PATH", os.defpath)])
+
+
+_offer_pyenv()
+
+
+def _wheels(session: nox.Session) -> Path:
+    return session.cache_dir / "wheel"
+
+
+def _install_locked(session: nox.Session, *what: str) -> None:
+    """Install what is asked for, and refuse whatever the lock has no hash for."""
+    session.install("--require-hashes", "--constraints", LOCK, *what)
+
+
+def _install_wheel(session: nox.Session, *what: str) -> None:
+    """Install the dependencies from the lock, then the wheel alone, and compare the two."""
+    _install_locked(session, "--requirements", "pyproject.toml", *what)
+    session.install("--no-deps", *map(str, _wheels(session).glob("*.whl")))
+    session.run("uv", "pip", "check", silent=True)
+    # Nothing of the checkout may be imported by being the working directory or on a path.
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.env["PYTHONPATH"] = None
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: every rule but those that pyproject.toml gives a reason against, and the format."""
+    _install_locked(session, "--group", "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session(python=OLDEST)
+def build(session: nox.Session) -> None:
+    """Build the sdist and, from it, the wheel that the other sessions install."""
+    command = ("uv", "build", "--quiet", "--clear", "--out-dir", str(_wheels(session)))
+    session.run(*command, "--build-constraints", LOCK, "--require-hashes")
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def types(session: nox.Session) -> None:
+    """Mypy over all of the package, and basedpyright over what users import from it."""
+    _install_wheel(session, "--all-extras", "--group", "types")
+    typing_tests = [TYPING_TESTS] if Path(TYPING_TESTS).exists() else []
+    session.run("mypy", "asyncanalytics", *typing_tests)
+    if typing_tests:
+        session.run("basedpyright", *typing_tests)
+    session.run("basedpyright", "--verifytypes", "asyncanalytics", "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+def tests(session: nox.Session) -> None:
+    """Every test, on each Python that is present."""
+    _install_wheel(session, "--all-extras", "--group", "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def tests_core(session: nox.Session) -> None:
+    """The tests that need no extra, where no extra is installed."""
+    _install_wheel(session, "--group", "test")
+    session.run("python", "-c", "import asyncanalytics")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def coverage(session: nox.Session) -> None:
+    """The lines and branches that the tests reach; fails below pyproject.toml's threshold."""
+    _install_wheel(session, "--all-extras", "--group", "coverage")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def bench(session: nox.Session) -> None:
+    """Each benchmark in its short form, or in full with `-- full`."""
+    _install_wheel(session, "--all-extras", "--group", "bench")
+    for script in sorted(Path("benchmarks").glob("[!_]*.py")):
+        session.run("python", str(script), *session.posargs)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def demo(session: nox.Session) -> None:
+    """The main job, shown: `asyncanalytics demo` with every extra."""
+    _install_wheel(session, "--all-extras")
+    session.run("asyncanalytics", "demo", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def lock(session: nox.Session) -> None:
+    """Write the lock anew from PyPI; it keeps versions that still fit unless `-- --upgrade`."""
+    options = ("--no-config", "--universal", "--generate-hashes", "--quiet")
+    silent_about = ("--no-emit-index-url", "--no-emit-find-links")
+    command = ("--custom-compile-command", "uv run noxfile.py -s lock")
+    what = ("pyproject.toml", "--all-extras", "--group", "dev", "--output-file", LOCK)
+    session.run(
+        *("uv", "pip", "compile", *options, *silent_about, *command, *what, *session.posargs),
+        env=dict.fromkeys(INDEX_VARIABLES),
+    )
+    if "://" in Path(LOCK).read_text(encoding="utf-8"):
+        session.error(f"{LOCK} names an address; it must hold versions and hashes only.")
+
+
+if __name__ == "__main__":
+    nox.main()
