@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = PYTHONS[0]
@@ -32,7 +33,7 @@ INDEX_VARIABLES = (
 
 nox.needs_version = ">=2026.10.20"
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "tests_core"]
 # A Python that is missing is skipped, also where CI is set and nox would rather fail, and none
 # is ever downloaded, neither by nox nor by uv.
 nox.options.error_on_missing_interpreters = False
@@ -120,12 +121,28 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report")
 
 
+def _install_peers(session: nox.Session) -> str:
+    """Make the environment of the clients that ours is measured beside, and return its folder."""
+    folder = str(session.cache_dir / "peers")
+    session.run("uv", "venv", "--quiet", "--clear", "--python", f"{session.bin}/python", folder)
+    what = ("--require-hashes", "--constraints", LOCK, "--group", "peers")
+    try:
+        session.run("uv", "pip", "install", "--quiet", "--python", folder, *what)
+    except CommandFailed:
+        session.warn("The peers cannot be installed: only ours and the controls are measured.")
+    return folder
+
+
 @nox.session(python=OLDEST, requires=["build"])
 def bench(session: nox.Session) -> None:
-    """Each benchmark in its short form, or in full with `-- full`."""
-    _install_wheel(session, "--all-extras", "--group", "bench")
-    for script in sorted(Path("benchmarks").glob("[!_]*.py")):
-        session.run("python", str(script), *session.posargs)
+    """Each benchmark in short, or `-- full`; name some to leave out the others."""
+    _install_wheel(session, "--all-extras")
+    peers = _install_peers(session)
+    scripts = {path.stem: str(path) for path in sorted(Path("benchmarks").glob("[!_]*.py"))}
+    options = [each for each in session.posargs if each not in scripts]
+    for name in [each for each in session.posargs if each in scripts] or scripts:
+        command = ("python", scripts[name], "--peers", peers, *options)
+        session.run(*command, env={"PYTHONPATH": "benchmarks"})
 
 
 @nox.session(python=OLDEST, requires=["build"])

@@ -11,12 +11,11 @@ import logging
 import os
 import warnings
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
 from asyncanalytics import encoding, endpoints
-from asyncanalytics.calls import Call
 from asyncanalytics.destinations import Destination
 from asyncanalytics.errors import (
     Closed,
@@ -26,26 +25,26 @@ from asyncanalytics.errors import (
     LifecycleError,
     NotStarted,
     QueueFull,
-    TooLarge,
-    Unsupported,
     WrongLoop,
+    describe,
 )
 from asyncanalytics.flusher import Flusher
 from asyncanalytics.receipts import FanOut, Outcome, Receipt
+from asyncanalytics.routing import Route, Router
 from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
-from asyncanalytics.stats import DropReason, Stats
+from asyncanalytics.stats import Stats
 from asyncanalytics.transport import Transport, check_http2
 from asyncanalytics.verbs import Verbs
-from asyncanalytics.wire import WIRES, CallWire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from asyncanalytics.destinations import BaseDestination
     from asyncanalytics.endpoints import Endpoint
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.receipts import SettleHook
+    from asyncanalytics.wire import CallWire
 
 logger = logging.getLogger("asyncanalytics")
 # The running loop or None, without an exception where there is none: asyncio documents it as
@@ -64,28 +63,6 @@ class State(Enum):
     """Taking no more calls, sending what is pending."""
     CLOSED = "closed"
     """Done. What was still pending at the deadline has been dropped as `closed`."""
-
-
-class _Stop(NamedTuple):
-    """One call at one destination: its receipt, and why it stops here if it does."""
-
-    flusher: Flusher
-    receipt: Receipt
-    refusal: DropReason | None
-
-    def has_room(self) -> bool:
-        return self.refusal is not None or self.flusher.has_room(len(self.receipt.body))
-
-    def fits(self) -> bool:
-        return self.refusal is not None or self.flusher.fits(len(self.receipt.body))
-
-
-class _Route(NamedTuple):
-    """Where one call goes."""
-
-    call: str
-    message_id: str
-    stops: Sequence[_Stop]
 
 
 _BREATH = 128  # calls after which an awaited verb lets the loop run, so that none starves it
@@ -148,7 +125,6 @@ class AsyncClient(Verbs):
         self._sending = sending or Sending()
         if self._sending.http2:
             check_http2()
-        self._middleware = tuple(middleware)
         self._flushers = tuple(
             Flusher(
                 destination,
@@ -163,10 +139,8 @@ class AsyncClient(Verbs):
         self._by_name = {flusher.name: flusher for flusher in self._flushers}
         if not self._flushers or len(self._by_name) != len(self._flushers):
             raise ConfigurationError("give at least one destination, each with its own name")
-        self._builds_models = bool(
-            self._middleware or any(each.destination.middleware for each in self._flushers)
-        )
-        self._straight = self._straight_way()
+        self._router = Router(self._flushers, tuple(middleware))
+        self._straight = None if self._disabled else self._router.straight
         self._transport = Transport(
             self._sending, connections=self._sending.max_in_flight * len(self._flushers)
         )
@@ -188,12 +162,6 @@ class AsyncClient(Verbs):
         if self._disabled and not key:
             key = "disabled"  # so that a development machine needs none
         return Destination(key, endpoint=where, name=name)
-
-    def _straight_way(self) -> Flusher | None:
-        """Return the flusher that every call goes to, no question asked, if there is one."""
-        only = self._flushers[0]
-        asks = self._builds_models or self._disabled or only.destination.refuses
-        return None if asks or len(self._flushers) > 1 else only
 
     # -------------------------------------------------------------------------------------- life
 
@@ -297,7 +265,7 @@ class AsyncClient(Verbs):
 
     async def _close(self, seconds: float) -> Stats:
         for flusher in self._flushers:
-            flusher.buffer.turn_away(Closed())
+            flusher.buffer.turn_away(Closed)
         before = self.stats()
         try:
             async with asyncio.timeout(seconds):
@@ -319,8 +287,8 @@ class AsyncClient(Verbs):
                 async with asyncio.timeout(1.0):
                     await flusher.destination.aclose()
             except Exception as error:  # noqa: BLE001 - a destination may be the user's own code
-                name, kind = flusher.name, type(error).__name__
-                logger.error("destination %r: its aclose raised %s", name, kind)  # noqa: TRY400 - a trace may show payloads
+                text = "destination %r: its aclose raised %s"
+                logger.error(text, flusher.name, describe(error))  # noqa: TRY400 - a trace may show payloads
         await self._transport.aclose()
 
     def _started(self) -> LifecycleError:
@@ -389,71 +357,14 @@ class AsyncClient(Verbs):
                 raise stop.flusher.queue_full()
         return self._accept(route)
 
-    def _route(self, wire: CallWire, fields: dict[str, Any]) -> _Route:
-        """Validate and encode a call, and find where it goes."""
+    def _route(self, wire: CallWire, fields: dict[str, Any]) -> Route:
         try:
-            if self._builds_models:
-                return self._route_model(wire, fields)
-            checked = wire.validate(fields)
-            flushers = self._select(checked.get("integrations"))
-            message_id, body = encoding.encode(wire.type, checked)
-            stops = [_stop(flusher, wire.type, message_id, body) for flusher in flushers]
-            return _Route(wire.type, message_id, _takers(wire.type, stops))
+            return self._router.route(wire, fields)
         except InvalidCall:
             self._refused += 1
             raise
 
-    def _route_model(self, wire: CallWire, fields: dict[str, Any]) -> _Route:
-        """Do as `_route` where there is middleware, which works on models."""
-        call = wire.build(fields)
-        call.message_id = message_id = call.message_id or encoding.new_id()
-        call.timestamp = call.timestamp or encoding.stamp()
-        changed = self._fold(self._middleware, call)
-        switches = (changed if isinstance(changed, Call) else call).integrations
-        stops: list[_Stop] = []
-        for flusher in self._select(switches):
-            own = changed
-            if isinstance(changed, Call) and flusher.destination.middleware:
-                own = self._fold(flusher.destination.middleware, changed.model_copy(deep=True))
-            stops.append(self._stop_model(flusher, wire.type, message_id, own))
-        return _Route(wire.type, message_id, _takers(wire.type, stops))
-
-    def _fold(self, middleware: Sequence[Middleware], call: Call) -> Call | DropReason:
-        """Run middleware on a call; return what came out, or why nothing did."""
-        for each in middleware:
-            try:
-                changed = each(call)
-            except Exception as error:  # noqa: BLE001 - it is the user's code; the caller goes on
-                logger.error("middleware raised %s", type(error).__name__)  # noqa: TRY400 - a trace may show payloads
-                return "middleware_error"
-            if changed is None:
-                return "middleware"
-            call = changed
-        return call
-
-    def _stop_model(
-        self, flusher: Flusher, call: str, message_id: str, changed: Call | DropReason
-    ) -> _Stop:
-        if not isinstance(changed, Call):
-            return _Stop(flusher, Receipt(call, message_id, b""), changed)
-        try:
-            checked = WIRES[call].validate(changed.wire())
-        except InvalidCall as error:
-            logger.error("middleware made an invalid call: %s", error)  # noqa: TRY400 - the error says it all
-            return _Stop(flusher, Receipt(call, message_id, b""), "middleware_error")
-        return _stop(flusher, call, *encoding.encode(call, checked))
-
-    def _select(self, integrations: Mapping[str, Any] | None) -> Sequence[Flusher]:
-        """Return the destinations that a call is meant for, by name, with `All` for the rest.
-
-        With one destination `integrations` only travel: they then speak of what lies behind it.
-        """
-        if not integrations or len(self._flushers) == 1:
-            return self._flushers
-        rest = integrations.get("All", True)
-        return [each for each in self._flushers if integrations.get(each.name, rest) is not False]
-
-    async def _find_room(self, route: _Route) -> None:
+    async def _find_room(self, route: Route) -> None:
         """Wait until all of a call's destinations have room at the same time."""
         lacking = [stop for stop in route.stops if not stop.has_room()]
         try:
@@ -465,7 +376,7 @@ class AsyncClient(Verbs):
             self._refused += 1
             raise
 
-    def _accept(self, route: _Route) -> Receipt:
+    def _accept(self, route: Route) -> Receipt:
         for flusher, receipt, refusal in route.stops:
             if self._disabled:
                 flusher.refuse(receipt, "disabled")
@@ -481,26 +392,6 @@ class AsyncClient(Verbs):
             receipt.settle(Outcome(kind="dropped", destination="", reason="unrouted"))
             return receipt
         return FanOut(route.call, route.message_id, [stop.receipt for stop in route.stops])
-
-
-def _stop(flusher: Flusher, call: str, message_id: str, body: bytes) -> _Stop:
-    return _Stop(flusher, Receipt(call, message_id, body), flusher.refusal(call, body))
-
-
-def _takers(call: str, stops: list[_Stop]) -> list[_Stop]:
-    """Return the stops, or raise if every one of them refuses the call for what it is."""
-    for stop in stops:
-        if stop.refusal not in {"too_large", "unsupported"}:
-            return stops
-    large = [stop for stop in stops if stop.refusal == "too_large"]
-    if large:
-        limits = [stop.flusher.buffer.limits for stop in large]
-        widest = max(limits, key=lambda each: each.max_event_bytes)
-        size = widest.event_size(large[0].receipt.body)
-        raise TooLarge(call, size=size, limit=widest.max_event_bytes)
-    if stops:
-        raise Unsupported(call, ", ".join(stop.flusher.name for stop in stops))
-    return stops
 
 
 def _env_flag(name: str) -> bool:

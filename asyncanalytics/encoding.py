@@ -107,7 +107,7 @@ def convert(value: Any) -> Any:
             return rule(value)
     if hasattr(value, "__attrs_attrs__"):
         return {field.name: getattr(value, field.name) for field in value.__attrs_attrs__}
-    raise TypeError(f"a {type(value).__name__} has no JSON form: convert it first")
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON form: convert it first")
 
 
 def _decimal(value: Decimal) -> orjson.Fragment:

@@ -18,6 +18,9 @@ AnalyticsError
 Messages name the field, the limit and the way out. They never contain payloads or keys.
 """
 
+from pathlib import Path
+from traceback import extract_tb
+
 
 class AnalyticsError(Exception):
     """The root of the tree: catch it to catch everything this package raises."""
@@ -157,3 +160,10 @@ class NoAnswer(AnalyticsError):
         super().__init__(reason)
         self.reason = reason
         self.stale = stale
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception's class and the line it came from; its text may quote a payload."""
+    frames = extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + where

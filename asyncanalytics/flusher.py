@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from asyncanalytics.batching import Batch, due_in
 from asyncanalytics.buffers import MemoryBuffer
-from asyncanalytics.errors import QueueFull
+from asyncanalytics.errors import QueueFull, describe
 from asyncanalytics.pace import Pace
 from asyncanalytics.receipts import Outcome, Receipt, SettleHook
 from asyncanalytics.retrying import Delivered, Halt, Rejected, Retry, Split, Verdict, backoff
@@ -138,8 +138,8 @@ class Flusher:
     async def drain(self) -> None:
         """Send without lingering until nothing that was put so far is pending."""
         await self.buffer.flushed()
-        while self._hooks:
-            await asyncio.wait(self._hooks)
+        if self._hooks:
+            await asyncio.wait(set(self._hooks))
 
     async def stop(self) -> None:
         """Stop now: what is still pending is dropped as `closed`."""
@@ -232,10 +232,10 @@ class Flusher:
             batch.attempts += 1
             try:
                 verdict = await self.destination.deliver(batch)
+                if not isinstance(verdict, Verdict):
+                    raise TypeError("deliver() must return a verdict")  # noqa: TRY301 - said below
             except Exception as error:  # noqa: BLE001 - a destination may be the user's own code
-                name = type(error).__name__
-                self._say("raised", logging.ERROR, "its code raised %s", name)
-                verdict = Retry(f"its code raised {name}")
+                verdict = Retry(f"its code raised {describe(error)}")
         self._pace.note(succeeded=not isinstance(verdict, Retry))
         if isinstance(verdict, Retry) and not verdict.at_once:
             text = "%s; trying again, %d events wait"
@@ -290,7 +290,7 @@ class Flusher:
     def _halt(self, batch: Batch, verdict: Halt) -> None:
         text = (
             "the write key is refused (status %d): check the key and the endpoint's region; "
-            "events are rejected, and one request tries again every %g s"
+            "events are rejected, and the key is tried again every %g s"
         )
         self._say("halt", logging.ERROR, text, verdict.status, self.retrying.cap)
         outcome = self._rejected(Rejected(verdict.status), batch.attempts)
@@ -358,7 +358,7 @@ class Flusher:
 
     def _hook_failed(self, error: Exception) -> None:
         self.ledger.hook_errors += 1
-        self._say("hook", logging.ERROR, "on_settle raised %s", type(error).__name__)
+        self._say("hook", logging.ERROR, "on_settle raised %s", describe(error))
 
     # ------------------------------------------------------------------------------------ saying
 

@@ -81,12 +81,12 @@ class MemoryBuffer:
         self._held_events -= 1
         self._held_bytes -= size
 
-    def turn_away(self, error: Exception) -> None:
-        """Raise an error in all who wait for room."""
+    def turn_away(self, error: type[Exception]) -> None:
+        """Raise an error in each who waits for room."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.turn.done():
-                waiter.turn.set_exception(error)
+                waiter.turn.set_exception(error())
 
     def put(self, receipt: Receipt) -> None:
         """Take in a call that fits."""

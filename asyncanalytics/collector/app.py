@@ -1,0 +1,305 @@
+"""The collector itself: an ASGI app that takes in what analytics SDKs send, and tells of it.
+
+`Collector` joins the rooms of this folder; each route is one line here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.routing import Route as Path
+
+from asyncanalytics.collector import serving
+from asyncanalytics.collector.answers import Refused, refusal
+from asyncanalytics.collector.faults import Fault, Faults
+from asyncanalytics.collector.guard import Guard
+from asyncanalytics.collector.intake import (
+    BATCH,
+    DITTOFEED,
+    Intake,
+    KeyRing,
+    Mode,
+    Route,
+    pixel_route,
+)
+from asyncanalytics.collector.reading import Caps
+from asyncanalytics.collector.records import CollectorStats, Filter, StoredEvent, Verdict
+from asyncanalytics.collector.store import Store, stored_events
+from asyncanalytics.collector.views import Views, utc_moment
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+DEFAULT_PORT: Final = 8010
+MAX_BODY: Final = 4 * 1024 * 1024
+"""Bytes of a body as it comes, by default."""
+MAX_INFLATED: Final = 8 * 1024 * 1024
+"""Bytes of an inflated body, by default."""
+
+_SHORT: Final = {
+    "i": "identify",
+    "t": "track",
+    "p": "page",
+    "s": "screen",
+    "g": "group",
+    "a": "alias",
+}
+_CALL_NAMES: Final = {**_SHORT, **{call: call for call in _SHORT.values()}}
+_BATCH_NAMES: Final = ("batch", "import", "b")
+
+Handler = Callable[[Request, Route], Awaitable[Response]]
+
+
+class Collector:
+    """A Segment-compatible endpoint for tests and for trying things out. An ASGI app.
+
+    It keeps everything it is sent, good or bad, in SQLite: in memory, or in the file `path`.
+
+    - `write_keys`: the keys that are let in; None lets in any, and requests without one.
+    - `mode`: how bad events are answered, see `Mode`.
+    - `allowed_hosts`: names in the Host header that are let in besides the loopback ones and
+      the host that is served; `"*"` lets in any.
+    - `max_body`, `max_inflated`: bytes of a request's body as it comes and inflated; more is
+      answered with 413. Below 500 KB they come before the protocol's own limits.
+    - `seed`: makes the share of a fault repeatable.
+
+    It is used from one thread at a time. `close()` it, or use it as a context manager.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        write_keys: Iterable[str] | None = None,
+        mode: Mode = "lenient",
+        allowed_hosts: Iterable[str] | None = None,
+        max_body: int = MAX_BODY,
+        max_inflated: int = MAX_INFLATED,
+        seed: int | None = None,
+    ) -> None:
+        """Open the store; ValueError for a setting or a file that cannot be used."""
+        _require_mode(mode)
+        caps = Caps(
+            max_body=_positive("max_body", max_body),
+            max_inflated=_positive("max_inflated", max_inflated),
+        )
+        keys = KeyRing(_names("write_keys", write_keys))
+        self._mode, self._path = mode, path
+        self._store = Store(path)
+        self._faults = Faults(seed)
+        intake = Intake(self._store, self._faults, keys=keys, mode=mode, caps=caps)
+        self._app = Starlette(
+            routes=[*_intake_routes(intake), *Views(self._store, self._faults, caps).routes()],
+            exception_handlers={Refused: _refused, HTTPException: _http_error},
+            lifespan=self._lifespan,
+        )
+        self._app.router.redirect_slashes = False  # clients follow no redirects
+        self._guard = Guard(self._app, _names("allowed_hosts", allowed_hosts) or ())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI wants it."""
+        await self._guard(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        # Whoever made the collector closes it, and may still want to read what it has.
+        self._store.checkpoint()
+
+    def misbehave(
+        self,
+        status: int | None = 503,
+        *,
+        delay: float = 0.0,
+        retry_after: str | float | None = None,
+        drop: bool = False,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        share: float = 1.0,
+        count: int | None = None,
+        after: bool = False,
+    ) -> Fault:
+        """Set a fault for the ingest routes, after those that are set, and return it.
+
+        Each request meets the first fault in the order set whose `share` comes up, and no
+        other. `status=None` with a `delay` is a slow but right answer. ValueError for what
+        cannot be done. See `Fault` for each setting.
+        """
+        fault = Fault(
+            status=status,
+            delay=delay,
+            retry_after=retry_after,
+            drop=drop,
+            body=body,
+            headers={} if headers is None else headers,
+            share=share,
+            count=count,
+            after=after,
+        )
+        self._faults.add(fault)
+        return fault
+
+    def behave(self) -> None:
+        """Take all faults away. A delay that has begun is still waited for."""
+        self._faults.clear()
+
+    def events(
+        self,
+        *,
+        type: str | None = None,  # noqa: A002 - the protocol's name
+        event: str | None = None,
+        user_id: str | None = None,
+        anonymous_id: str | None = None,
+        message_id: str | None = None,
+        verdict: Verdict | None = None,
+        since: str | None = None,
+        limit: int | None = None,
+    ) -> list[StoredEvent]:
+        """Return the events that fulfil all that is given, in the order of their arrival."""
+        where = Filter(
+            type=type,
+            event=event,
+            user_id=user_id,
+            anonymous_id=anonymous_id,
+            message_id=message_id,
+            verdict=verdict,
+            since=since and utc_moment(since),
+        )
+        return stored_events(self._store.find(where, limit=limit))
+
+    def message_ids(self, verdict: Verdict | None = "good") -> list[str]:
+        """Return the messageIds in the order of arrival, duplicates included.
+
+        None stands for both verdicts.
+        """
+        return self._store.message_ids(verdict)
+
+    def stats(self) -> CollectorStats:
+        """Return the figures at this moment, counted anew."""
+        return self._store.stats()
+
+    def clear(
+        self,
+        *,
+        type: str | None = None,  # noqa: A002 - the protocol's name
+        event: str | None = None,
+        user_id: str | None = None,
+        anonymous_id: str | None = None,
+        message_id: str | None = None,
+        verdict: Verdict | None = None,
+        since: str | None = None,
+    ) -> int:
+        """Forget the events that fulfil all that is given, and return how many.
+
+        Without a filter the requests are forgotten too. Faults stay.
+        """
+        where = Filter(
+            type=type,
+            event=event,
+            user_id=user_id,
+            anonymous_id=anonymous_id,
+            message_id=message_id,
+            verdict=verdict,
+            since=since and utc_moment(since),
+        )
+        return self._store.delete(where)
+
+    def close(self) -> None:
+        """Close the store. What was in memory is gone; it may be called twice."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        """Give the collector itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self.close()
+
+    def serve(self, host: str = "127.0.0.1", port: int = 0) -> AbstractAsyncContextManager[str]:
+        """Serve on a socket in the running loop for the time of an `async with` block.
+
+        The block gets the base URL, such as `http://127.0.0.1:45123`; port 0 takes a free one.
+        No signal handler is installed. It may be served again afterwards, with what it has kept.
+        """
+        self._guard.allow(host)
+        return serving.serve(self, host=host, port=port)
+
+    def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        *,
+        on_start: Callable[[str], Any] | None = None,
+    ) -> None:
+        """Serve until SIGINT or SIGTERM. `on_start` gets the base URL once it can be used."""
+        self._guard.allow(host)
+        serving.run(self, host=host, port=port, on_start=on_start)
+
+    def __repr__(self) -> str:
+        """Say where events are kept and how they are answered; never a key."""
+        where = "memory" if self._path is None else os.fspath(self._path)
+        return f"<Collector {where} {self._mode}>"
+
+
+def _require_mode(mode: str) -> None:
+    if mode not in ("lenient", "strict", "partial"):
+        raise ValueError("mode must be 'lenient', 'strict' or 'partial'")
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1 byte")
+    return value
+
+
+def _names(setting: str, names: Iterable[str] | None) -> list[str] | None:
+    if isinstance(names, str):
+        raise ValueError(f"{setting} must be a list of names, not one string")  # noqa: TRY004
+    return None if names is None else list(names)
+
+
+def _intake_routes(intake: Intake) -> list[BaseRoute]:
+    batches = [_post(intake, f"/v1/{name}", Route(call=BATCH)) for name in _BATCH_NAMES]
+    batches.append(_post(intake, "/api/public/apps/batch", DITTOFEED))
+    calls = _CALL_NAMES.items()
+    singles = [_post(intake, f"/v1/{name}", Route(call=call)) for name, call in calls]
+    pixels = [_pixel(intake, f"/v1/pixel/{name}", pixel_route(call)) for name, call in calls]
+    return [*batches, *singles, *pixels]
+
+
+def _post(intake: Intake, path: str, route: Route) -> BaseRoute:
+    return Path(path, _endpoint(intake.post, route), methods=["POST"])
+
+
+def _pixel(intake: Intake, path: str, route: Route) -> BaseRoute:
+    return Path(path, _endpoint(intake.pixel, route), methods=["GET"])
+
+
+def _endpoint(handler: Handler, route: Route) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await handler(request, route)
+
+    return endpoint
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)  # noqa: S101 - what the handler is registered for
+    return error.response()
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - what the handler is registered for
+    reason = error.detail.lower().replace(" ", "_")
+    response = refusal(error.status_code, reason, f"{error.detail} here")
+    response.headers.update(error.headers or {})
+    return response

@@ -1,0 +1,89 @@
+"""Who may talk to the collector, and the headers on everything it says.
+
+A web page must not reach a collector on its reader's own machine, neither by a foreign name
+that resolves to loopback (DNS rebinding: the Host is checked) nor by a plain cross-origin
+request (the Origin is checked wherever there is one). No answer carries a CORS header.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from asyncanalytics.collector.answers import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+ANY_HOST: Final = "*"
+
+SECURITY_HEADERS: Final = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+
+
+def host_name(host: str) -> str:
+    """Return the name in a Host header, without its port, in lower case."""
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdigit() else host.lower()
+
+
+class Guard:
+    """ASGI middleware, outside of everything else."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str] = ()) -> None:
+        """Let in the loopback names and the given ones; `"*"` lets in any."""
+        self._app = app
+        self._allowed = {*LOOPBACK, *(each.lower() for each in allowed_hosts)}
+
+    def allow(self, host: str) -> None:
+        """Let in one more host: a name or an address, without a port."""
+        self._allowed.add(f"[{host}]" if ":" in host else host.lower())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse with 403, or pass on; either way add the security headers."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        app = self._refuse(Headers(scope=scope)) or self._app
+        await app(scope, receive, _with_security_headers(send))
+
+    def _refuse(self, headers: Headers) -> ASGIApp | None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._knows(hosts[0]):
+            return refusal(403, "host_not_allowed", "this Host is not in allowed_hosts")
+        if any(not _same_origin(origin, hosts[0]) for origin in headers.getlist("origin")):
+            return refusal(403, "cross_origin", "requests of other origins are refused")
+        return None
+
+    def _knows(self, host: str) -> bool:
+        return ANY_HOST in self._allowed or host_name(host) in self._allowed
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    # The scheme is left out: behind a TLS proxy it is not the one that the browser sees.
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False
+
+
+def _with_security_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+        await send(message)
+
+    return send_with_headers

@@ -1,0 +1,311 @@
+"""One ingest request, from its arrival to its answer.
+
+The order is always the same: a fault is drawn, the body is read within its caps, the fault may
+answer in place of the rest; then the keys are checked, each event is judged, and what is kept
+is kept in one transaction before the answer is given.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from asyncanalytics.collector.answers import Refused, json_response
+from asyncanalytics.collector.judge import (
+    CALLS,
+    MAX_BATCH_BYTES,
+    MAX_BATCH_EVENTS,
+    Reason,
+    judge,
+)
+from asyncanalytics.collector.reading import (
+    Body,
+    Caps,
+    Parsed,
+    parse,
+    pixel_data,
+    read_body,
+    request_key,
+    take_key,
+    utf8_text,
+)
+from asyncanalytics.collector.store import EventRow, RequestRow, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from asyncanalytics.collector.faults import Fault, Faults
+
+Mode = Literal["lenient", "strict", "partial"]
+"""How bad events are answered.
+
+- `lenient`: 200, as Segment does; the bad events are kept as bad.
+- `strict`: one bad event makes it 400 for all of the request. The bad events are kept as bad,
+  and the others are not kept at all: they will come again.
+- `partial`: 207 with `Errors` when there are any; the good events are kept as good.
+"""
+
+BATCH: Final = "batch"
+_PIXEL: Final = base64.b64decode(b"R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+_MAX_RETRY_COUNT_DIGITS: Final = 9
+_CLIENT_CLOSED_REQUEST: Final = 499
+
+
+def _success() -> Response:
+    return json_response({"success": True})
+
+
+def _no_content() -> Response:
+    return Response(status_code=204)
+
+
+def _gif() -> Response:
+    return Response(_PIXEL, media_type="image/gif")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """What the path of a request says about it."""
+
+    call: str
+    """`batch`, or the call that the body is."""
+    plain_key: bool = False
+    """Whether Authorization may hold the key alone."""
+    success: Callable[[], Response] = _success
+
+
+DITTOFEED: Final = Route(call=BATCH, plain_key=True, success=_no_content)
+
+
+def pixel_route(call: str) -> Route:
+    """Return what a pixel's path says."""
+    return Route(call=call, success=_gif)
+
+
+class KeyRing:
+    """The write keys that are let in, as digests: the keys themselves are not held."""
+
+    def __init__(self, write_keys: Iterable[str] | None) -> None:
+        """Let in these keys; None lets in every request, with a key or without."""
+        self._digests = None if write_keys is None else {_digest(each) for each in write_keys}
+
+    def fingerprints(self) -> Callable[[str | None], str | None]:
+        """Return a function for one request: a key to its fingerprint, or `Refused` with 401."""
+        known: dict[str | None, str | None] = {}
+
+        def fingerprint(key: str | None) -> str | None:
+            if key not in known:
+                known[key] = self._check(key)
+            return known[key]
+
+        return fingerprint
+
+    def _check(self, key: str | None) -> str | None:
+        digest = None if key is None else _digest(key)
+        if self._digests is not None and digest not in self._digests:
+            reason = "missing_write_key" if key is None else "unknown_write_key"
+            raise Refused(401, reason, "every request needs a write key that this collector knows")
+        return digest and digest[:12]
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """A request that was understood: its events, what wrote them, and what the envelope says."""
+
+    events: list[Any]
+    parsed: Parsed
+    key: str | None
+    sent_at: str | None
+
+
+class Intake:
+    """Takes ingest requests in."""
+
+    def __init__(
+        self, store: Store, faults: Faults, *, keys: KeyRing, mode: Mode, caps: Caps
+    ) -> None:
+        """Keep what comes in the store, and misbehave as the faults say."""
+        self._store = store
+        self._faults = faults
+        self._keys = keys
+        self._mode = mode
+        self.caps = caps
+
+    async def post(self, request: Request, route: Route) -> Response:
+        """Answer a POST."""
+        fault = self._faults.draw()
+        try:
+            body = await read_body(request, self.caps)
+        except Refused as refused:
+            return await self._misbehave(request, route, refused, fault)
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)  # nobody is there to read it
+        return await self._misbehave(request, route, body, fault)
+
+    async def pixel(self, request: Request, route: Route) -> Response:
+        """Answer a GET whose query holds the event."""
+        fault = self._faults.draw()
+        return await self._misbehave(request, route, _pixel_body(request), fault)
+
+    async def _misbehave(
+        self, request: Request, route: Route, body: Body | Refused, fault: Fault | None
+    ) -> Response:
+        """Do the work, but for what the fault takes away from it."""
+        if fault is None:
+            return self._work(request, route, body)
+        if fault.after:
+            answer = self._work(request, route, body, fault)
+            await fault.wait(request.receive)
+            return fault.response() if fault.answers else answer
+        await fault.wait(request.receive)
+        if not fault.answers:
+            return self._work(request, route, body)
+        self._store.add(_request_row(request, body, status=fault.answered))
+        return fault.response()
+
+    def _work(
+        self, request: Request, route: Route, body: Body | Refused, fault: Fault | None = None
+    ) -> Response:
+        """Judge, keep and answer; a fault is what the client will be told in its place."""
+        try:
+            delivery = _open_envelope(request, route, body)
+            rows = list(self._judged(delivery))
+        except Refused as refused:
+            self._store.add(_request_row(request, body, status=_told(refused.status, fault)))
+            return refused.response()
+        bad = [row for row in rows if row[3] is not None]
+        answer = self._answer(route, bad)
+        told = _told(answer.status_code, fault)
+        row = _request_row(request, body, status=told, sent_at=delivery.sent_at)
+        self._store.add(row, bad if bad and self._mode == "strict" else rows)
+        return answer
+
+    def _judged(self, delivery: _Delivery) -> Iterator[EventRow]:
+        fingerprint = self._keys.fingerprints()
+        if delivery.key is not None or not delivery.events:
+            fingerprint(delivery.key)  # refuses a request whose own key is unknown
+        excess: Reason | None = None
+        if len(delivery.events) > MAX_BATCH_EVENTS:
+            excess = "too_many_events"
+        for place, event in enumerate(delivery.events):
+            key = (take_key(event) if isinstance(event, dict) else None) or delivery.key
+            payload, too_deep = _payload(event, delivery.parsed)
+            reason = excess or too_deep or judge(event, size=len(payload))
+            yield _row(place, event, reason, fingerprint(key), payload)
+
+    def _answer(self, route: Route, bad: list[EventRow]) -> Response:
+        if not bad or self._mode == "lenient":
+            return route.success()
+        errors = [
+            {"index": place, "messageId": message_id and utf8_text(message_id), "reason": reason}
+            for place, message_id, _, reason, *_ in bad
+        ]
+        if self._mode == "partial":
+            return json_response({"Errors": errors}, 207)
+        message = "nothing of this request was taken, because of the events in Errors"
+        refused = {"success": False, "reason": "bad_events", "message": message, "Errors": errors}
+        return json_response(refused, 400)
+
+
+def _told(status: int, fault: Fault | None) -> int:
+    return fault.answered if fault is not None and fault.answers else status
+
+
+def _pixel_body(request: Request) -> Body | Refused:
+    try:
+        data = pixel_data(request)
+    except Refused as refused:
+        return refused
+    return Body(bytearray(data), len(data))
+
+
+def _request_row(
+    request: Request, body: Body | Refused, *, status: int, sent_at: str | None = None
+) -> RequestRow:
+    count = request.headers.get("x-retry-count", "")
+    is_count = count.isdecimal() and len(count) <= _MAX_RETRY_COUNT_DIGITS
+    return RequestRow(
+        received_at=moment(datetime.now(UTC)),
+        sent_at=sent_at,
+        retry_count=int(count) if is_count else None,
+        bytes=0 if isinstance(body, Refused) else body.received,
+        status=status,
+    )
+
+
+def moment(when: datetime) -> str:
+    """Write a moment as `received_at` is written."""
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _open_envelope(request: Request, route: Route, body: Body | Refused) -> _Delivery:
+    if isinstance(body, Refused):
+        raise body
+    key = request_key(request.headers, plain=route.plain_key)
+    if route.call == BATCH and len(body.data) > MAX_BATCH_BYTES:
+        raise Refused(400, "batch_too_large", f"a batch may have {MAX_BATCH_BYTES:,} bytes")
+    parsed = parse(body.data)
+    envelope = parsed.value
+    if not isinstance(envelope, dict):
+        raise Refused(400, "not_an_object", "the body must be a JSON object")
+    sent_at = envelope.get("sentAt")
+    events = _events(envelope, route)
+    # A single call's key is its own; a batch's is that of all its events.
+    key = key or (take_key(envelope) if route.call == BATCH else None)
+    return _Delivery(events, parsed, key, sent_at if isinstance(sent_at, str) else None)
+
+
+def _events(envelope: dict[str, Any], route: Route) -> list[Any]:
+    if route.call != BATCH:
+        return [envelope | {"type": route.call}]
+    events = envelope.get("batch")
+    if not isinstance(events, list):
+        raise Refused(400, "no_batch", "the body must have a list of events named batch")
+    return events
+
+
+def _payload(event: Any, parsed: Parsed) -> tuple[bytes, Reason | None]:
+    try:
+        payload = parsed.dump(event)
+    except (TypeError, ValueError, RecursionError):
+        return parsed.dump(_shallow(event)), "too_deep"
+    return (payload if isinstance(event, dict) else b'{"value":' + payload + b"}"), None
+
+
+def _shallow(event: Any) -> dict[str, Any]:
+    """Return the part of an event that can be written whatever is nested in the rest."""
+    fields = event.items() if isinstance(event, dict) else ()
+    return {name: value for name, value in fields if not isinstance(value, dict | list)}
+
+
+def _row(
+    place: int, event: Any, reason: Reason | None, fingerprint: str | None, payload: bytes
+) -> EventRow:
+    if not isinstance(event, dict):
+        return place, None, None, reason, None, None, None, fingerprint, payload
+    kind = _text(event.get("type"))
+    return (
+        place,
+        _text(event.get("messageId")),
+        kind if kind in CALLS else None,
+        reason,
+        _text(event.get("userId")),
+        _text(event.get("anonymousId")),
+        _text(event.get("event")),
+        fingerprint,
+        payload,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,91 @@
+"""What the collector gives back: one event as it is kept, a filter over them, the figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Verdict = Literal["good", "bad"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredEvent:
+    """One event as it arrived. An event that arrived twice is two of these."""
+
+    message_id: str | None
+    """None where the event had none, or one that is not a string."""
+    type: str | None
+    """One of the six calls, or None."""
+    verdict: Verdict
+    reason: str | None
+    """Why a bad event is bad; None for a good one."""
+    payload: dict[str, Any]
+    """The event as it was sent, but for its write key. What was no JSON object is kept
+    as `{"value": it}`."""
+    received_at: str
+    """ISO 8601 in UTC with milliseconds, by this machine's clock."""
+    sent_at: str | None
+    """The `sentAt` of the request, as it was sent."""
+    batch_id: int
+    """The number of the request: events that came together share it, and it only grows."""
+    user_id: str | None
+    anonymous_id: str | None
+    event: str | None
+    """The name of a tracked event."""
+    key_fingerprint: str | None
+    """The first 12 hex digits of the write key's SHA-256; None where there was no key."""
+    retry_count: int | None
+    """The request's X-Retry-Count."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filter:
+    """Which events are meant: those that fulfil all that is given."""
+
+    type: str | None = None
+    event: str | None = None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    message_id: str | None = None
+    verdict: Verdict | None = None
+    since: str | None = None
+    """Received at this moment or later; written as `received_at` is."""
+    after: int | None = None
+    """Stored after the event at this position."""
+
+
+EVERYTHING = Filter()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectorStats:
+    """The collector's figures at one moment."""
+
+    requests: int
+    """Ingest requests that were answered or dropped, refused ones included."""
+    answers: Mapping[int, int]
+    """How many of them got which status; 0 is a dropped connection."""
+    events: int
+    """Events kept: every arrival counts."""
+    good: int
+    bad: int
+    distinct: int
+    """Different messageIds among the events kept."""
+    duplicates: int
+    """Arrivals of a messageId that had been kept before."""
+    by_type: Mapping[str, int]
+    """Events by call; `unknown` for those whose type is none of the six."""
+    reasons: Mapping[str, int]
+    """Bad events by reason."""
+    bytes: int
+    """Bytes of request bodies as they came, compressed or not."""
+    first_at: str | None
+    """When the first and the last of the kept events were received."""
+    last_at: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON-ready data."""
+        return asdict(self) | {"answers": {str(each): n for each, n in self.answers.items()}}
