@@ -38,7 +38,7 @@ class Limits:
     def lowered(self, size: int) -> Limits:
         """Return the limits after a request of `size` bytes was too large for the endpoint."""
         least = self.envelope + self.max_event_bytes + 1
-        return replace(self, max_bytes=max(least, min(self.max_bytes, size // 2)))
+        return replace(self, max_bytes=min(self.max_bytes, max(least, size // 2)))
 
 
 @dataclass(slots=True)

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from enum import Enum
+from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -31,30 +33,40 @@ MAX_MESSAGE_ID = 100
 """Characters of a messageId (https://segment.com/docs/connections/spec/common/)."""
 
 _SERVER_SET = frozenset({"receivedAt", "version", "originalTimestamp"})
-_CLIENT_SET = frozenset({"sentAt", "writeKey", "appId"})
+RESERVED = _SERVER_SET | {"sentAt", "writeKey", "appId"}
+"""Members of a call that are not the caller's to set: some are the server's, some the client's."""
 
 
 def as_id(value: object) -> str:
-    """Return an id as the text it has on the wire. `0`, `''` and booleans are no ids."""
-    if type(value) is str:
-        text = value
-    elif isinstance(value, (str, uuid.UUID)) or (
-        isinstance(value, (int, float, Decimal)) and value and not isinstance(value, bool)
-    ):
-        text = str(value)
-    else:
-        text = ""
-    if not text or text == "nan":
+    """Return an id as the text it has on the wire. `0`, `''`, NaN and booleans are no ids."""
+    text = value if type(value) is str else _id_text(value)
+    if not text:
         raise PydanticCustomError("id", "must be a non-empty string, a UUID or a number but 0")
     return text
+
+
+def _id_text(value: object) -> str:
+    """Return the text of an id that is not plain text, or nothing if it is none."""
+    if isinstance(value, Enum):
+        return as_id(value.value)
+    if isinstance(value, (str, uuid.UUID)):
+        return str(value)
+    if isinstance(value, Decimal):
+        return str(value) if value.is_finite() and value else ""
+    if isinstance(value, float):
+        return str(value) if isfinite(value) and value else ""
+    return str(value) if isinstance(value, int) and value and value is not True else ""
 
 
 def as_object(value: object) -> dict[Any, Any]:
     """Return a mapping or a model as a dict; a plain dict is returned as it is."""
     if isinstance(value, dict):
         return value
+    if isinstance(value, _Fields):
+        return value.wire()
     if isinstance(value, BaseModel):
-        return value.model_dump(by_alias=True, exclude_unset=True)
+        # Its defaults are data too. No warnings: pydantic's would show the values.
+        value = value.model_dump(by_alias=True, warnings=False)
     if isinstance(value, Mapping):
         return dict(value)
     raise PydanticCustomError("object", "must be a mapping or a pydantic model")
@@ -76,9 +88,13 @@ def as_timestamp(value: object) -> str:
             raise PydanticCustomError("timestamp", "must be a datetime or ISO 8601 text")
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     try:
-        moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        # A zone may not know its offset either: astimezone would take this machine's then.
+        naive = value.utcoffset() is None
+        moment = value.replace(tzinfo=UTC) if naive else value.astimezone(UTC)
     except OverflowError:
         raise PydanticCustomError("timestamp", "is outside the years 1 to 9999") from None
+    except ValueError:
+        raise PydanticCustomError("timestamp", "has a zone that gives no offset") from None
     return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
@@ -111,13 +127,14 @@ class _Fields(BaseModel):
     )
 
     def wire(self) -> dict[str, Any]:
-        """Return the fields that are set, under the names they have on the wire."""
+        """Return the fields that are not None, and all unknown ones, as they are on the wire."""
         fields = type(self).model_fields
         found: dict[str, Any] = {}
         for name, value in self:
-            if value is not None:
+            if value is not None or name not in fields:
                 key = fields[name].alias if name in fields else name
-                found[key or name] = value.wire() if isinstance(value, _Fields) else value
+                # Fields come first: one that is also given in its other spelling stays as it is.
+                found.setdefault(key or name, value.wire() if isinstance(value, _Fields) else value)
         return found
 
 
@@ -269,7 +286,7 @@ def check(present: Collection[str]) -> None:
     if "userId" not in present and "anonymousId" not in present:
         raise PydanticCustomError("user", "user_id or anonymous_id is needed")
     for name in present:
-        if name in _SERVER_SET or name in _CLIENT_SET:
+        if name in RESERVED:
             owner = "server" if name in _SERVER_SET else "client"
             raise PydanticCustomError("reserved", "{name} is set by the " + owner, {"name": name})
 

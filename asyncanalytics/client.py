@@ -65,6 +65,7 @@ class State(Enum):
     """Done. What was still pending at the deadline has been dropped as `closed`."""
 
 
+_NOWHERE = object()  # what no running loop is, not even the lack of one
 _BREATH = 128  # calls after which an awaited verb lets the loop run, so that none starves it
 
 
@@ -146,7 +147,8 @@ class AsyncClient(Verbs):
         )
         self._shutdown_timeout = shutdown_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open_on: asyncio.AbstractEventLoop | None = None  # the loop, while calls are taken
+        self._open_on: object = _NOWHERE  # the loop, while calls are taken
+        self._claimed: list[BaseDestination] = []
         self._closing: asyncio.Task[Stats] | None = None
         self._refused = 0
         self._unrouted = 0
@@ -178,10 +180,7 @@ class AsyncClient(Verbs):
             raise self._started()
         self._loop = asyncio.get_running_loop()
         try:
-            if not self._disabled:
-                await self._transport.open()
-            for flusher in self._flushers:
-                await flusher.destination.open(self._transport, self._sending, flusher.retrying)
+            await self._take_hold()
         except BaseException:
             self._loop = None
             await self._let_go()
@@ -194,7 +193,8 @@ class AsyncClient(Verbs):
     async def flush(self, timeout: float | None = None) -> Stats:
         """Send without lingering, and wait until all calls accepted before this are settled.
 
-        Calls made meanwhile are not waited for. Cancelling it leaves delivery alone.
+        Async `on_settle` hooks that run are waited for too, calls made meanwhile are not.
+        Cancelling it leaves delivery alone.
 
         Args:
             timeout: seconds; None waits as long as retries go on.
@@ -204,9 +204,14 @@ class AsyncClient(Verbs):
         """
         if asyncio.get_running_loop() is not self._open_on:
             raise self._misuse()
+        if not any(flusher.is_busy for flusher in self._flushers):
+            return self.stats()
+        # A hook that flushes must not wait for itself, nor for another that does.
+        me = asyncio.current_task()
+        hooks = not any(me in flusher.hooks for flusher in self._flushers)
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*(flusher.drain() for flusher in self._flushers))
+                await asyncio.gather(*(each.drain(hooks=hooks) for each in self._flushers))
         except TimeoutError:
             raise FlushTimeout(self.stats().pending, timeout or 0.0) from None
         return self.stats()
@@ -231,7 +236,7 @@ class AsyncClient(Verbs):
             raise WrongLoop
         if self._closing is None:
             self._state = State.CLOSING
-            self._open_on = None
+            self._open_on = _NOWHERE
             seconds = self._shutdown_timeout if timeout is None else timeout
             self._closing = self._loop.create_task(
                 self._close(seconds), name="asyncanalytics close"
@@ -269,7 +274,7 @@ class AsyncClient(Verbs):
         before = self.stats()
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.gather(*(flusher.drain() for flusher in self._flushers))
+                await asyncio.gather(*(each.drain(hooks=True) for each in self._flushers))
         except TimeoutError:
             pass  # what is left is counted below
         await asyncio.gather(*(flusher.stop() for flusher in self._flushers))
@@ -281,14 +286,27 @@ class AsyncClient(Verbs):
             logger.error(text, seconds, lost)
         return after
 
-    async def _let_go(self) -> None:
+    async def _take_hold(self) -> None:
+        if not self._disabled:
+            await self._transport.open()
         for flusher in self._flushers:
+            destination = flusher.destination
+            destination.claim(self)
+            self._claimed.append(destination)
+            await destination.open(self._transport, self._sending, flusher.retrying)
+        if self._state is State.CLOSED:
+            raise Closed  # meanwhile
+
+    async def _let_go(self) -> None:
+        while self._claimed:
+            destination = self._claimed.pop()
             try:
                 async with asyncio.timeout(1.0):
-                    await flusher.destination.aclose()
+                    await destination.aclose()
             except Exception as error:  # noqa: BLE001 - a destination may be the user's own code
                 text = "destination %r: its aclose raised %s"
-                logger.error(text, flusher.name, describe(error))  # noqa: TRY400 - a trace may show payloads
+                logger.error(text, destination.name, describe(error))  # noqa: TRY400 - a trace may show payloads
+            destination.release()
         await self._transport.aclose()
 
     def _started(self) -> LifecycleError:
@@ -341,7 +359,7 @@ class AsyncClient(Verbs):
             if not stop.has_room():
                 await self._find_room(route)
                 break
-        if self._open_on is None:
+        if self._open_on is _NOWHERE:
             raise Closed  # while this call waited
         return self._accept(route)
 

@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import deque
+from collections import UserString, deque
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
 from decimal import Decimal
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -45,10 +46,9 @@ _CONTEXT = orjson.Fragment(orjson.dumps({"library": LIBRARY, "channel": _CHANNEL
 
 # OPT_APPEND_NEWLINE: orjson's own result keeps a larger allocation alive; the slice that cuts
 # the newline (and the brace) off is the exact-size copy.
-_OPTIONS = (
-    orjson.OPT_APPEND_NEWLINE | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
-)
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_SERIALIZE_NUMPY
 _MAX_DEPTH = 250  # orjson gives up at 254
+_TOO_DEEP = "it is nested too deeply, or contains itself"
 
 # ---------------------------------------------------------------------------------------- stamps
 
@@ -96,8 +96,7 @@ def encode(call: str, wire: dict[str, Any]) -> tuple[str, bytes]:
     try:
         return message_id, orjson.dumps(wire, convert, _OPTIONS)[1:-1]
     except orjson.JSONEncodeError:
-        plain = _plain(call, wire, "", 0)
-        return message_id, orjson.dumps(plain, convert, _OPTIONS)[1:-1]
+        return message_id, _encode_slowly(call, wire)
 
 
 def convert(value: Any) -> Any:
@@ -108,6 +107,19 @@ def convert(value: Any) -> Any:
     if hasattr(value, "__attrs_attrs__"):
         return {field.name: getattr(value, field.name) for field in value.__attrs_attrs__}
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form: convert it first")
+
+
+def _moment(value: datetime) -> str:
+    offset = value.utcoffset()
+    if offset is None:
+        return value.replace(tzinfo=None).isoformat() + "Z"
+    if offset.seconds % 60 or offset.microseconds:  # local mean time: RFC 3339 has no such offset
+        try:
+            value = value.astimezone(UTC)
+        except OverflowError:
+            raise TypeError("a datetime is outside the years 1 to 9999 in UTC") from None
+    text = value.isoformat()
+    return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
 
 
 def _decimal(value: Decimal) -> orjson.Fragment:
@@ -128,19 +140,30 @@ def _duration(value: timedelta) -> str:
     return f"{sign}P{value.days}DT{seconds}S"
 
 
+def _model(value: BaseModel) -> dict[str, Any]:
+    try:
+        return value.model_dump(by_alias=True, warnings=False)  # a warning would show values
+    except ValueError:
+        raise TypeError(_TOO_DEEP) from None
+
+
 def _path(value: PathLike[Any]) -> str:
     path = fspath(value)
     return path if isinstance(path, str) else _decoded(path)
 
 
 _RULES: tuple[tuple[Any, Any], ...] = (
+    (datetime, _moment),
+    ((date, time_of_day), lambda value: value.isoformat()),
     (Decimal, _decimal),
-    (BaseModel, lambda value: value.model_dump(by_alias=True)),
+    (BaseModel, _model),
     ((AbstractSet, deque), list),
     ((bytes, bytearray, memoryview), _decoded),
     (timedelta, _duration),
     (PathLike, _path),
     ((IPv4Address, IPv6Address, IPv4Network, IPv6Network, SecretStr, SecretBytes), str),
+    (float, float.__float__),  # orjson knows none but float itself
+    (UserString, str),  # a sequence of itself
     (Mapping, dict),
     (Sequence, list),
 )
@@ -150,13 +173,20 @@ _RULES: tuple[tuple[Any, Any], ...] = (
 # over 64 bits, keys that are no strings) and finds the path to what cannot.
 
 
+def _encode_slowly(call: str, wire: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(_plain(call, wire, "", 0), convert, _OPTIONS)[1:-1]
+    except RecursionError:  # the caller is deep in calls too
+        raise Unserialisable(call, "call", _TOO_DEEP) from None
+
+
 def _plain(call: str, value: Any, path: str, depth: int) -> Any:
     if depth > _MAX_DEPTH:
-        raise Unserialisable(call, _shorten(path), "it is nested too deeply, or contains itself")
+        raise Unserialisable(call, _shorten(path), _TOO_DEEP)
     if isinstance(value, str) and not isinstance(value, Enum):
-        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return _characters(value)
     if isinstance(value, int) and not isinstance(value, (bool, Enum)):
-        return orjson.Fragment(int.__repr__(value).encode())
+        return orjson.Fragment(_digits(call, value, path).encode())
     if isinstance(value, dict):
         return _plain_dict(call, value, path, depth)
     if isinstance(value, (list, tuple)):
@@ -199,14 +229,28 @@ def _key(call: str, key: Any, path: str) -> str:
     if isinstance(key, Enum):
         key = key.value
     if isinstance(key, str):
-        return key.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return _characters(key)
     if isinstance(key, int) and not isinstance(key, bool):
-        return int.__repr__(key)
+        return _digits(call, key, path)
+    if isinstance(key, (date, time_of_day)):
+        key = convert(key)
     try:
         return orjson.dumps(key, option=_OPTIONS)[:-1].decode().strip('"')
     except orjson.JSONEncodeError:
         problem = f"a key of type {type(key).__name__} has no JSON form: use text"
         raise Unserialisable(call, _shorten(path), problem) from None
+
+
+def _characters(text: str) -> str:
+    """Join pairs of surrogates to their character; a lone one becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _digits(call: str, number: int, path: str) -> str:
+    try:
+        return int.__repr__(number)
+    except ValueError:
+        raise Unserialisable(call, _shorten(path), "an integer has too many digits") from None
 
 
 def _shorten(path: str) -> str:
@@ -250,8 +294,7 @@ class Envelope:
 
     def pack_one(self, body: bytes) -> bytes:
         """Return one call's JSON for a route that takes a call without an envelope."""
-        sent_at = b'{"sentAt":"%s",' % stamp().encode()
-        return b"".join((sent_at, self._separator[2:], body))
+        return b"".join((self._first % stamp().encode(), self._separator[2:], body))
 
 
 def _members(pairs: Mapping[str, str]) -> bytes:

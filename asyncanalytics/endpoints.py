@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from asyncanalytics.errors import ConfigurationError
@@ -58,8 +58,8 @@ class Endpoint:
     """Members that the system wants in each event."""
     envelope_id: bool = False
     """Whether the envelope has a `messageId` of its own."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers to send beyond the usual ones."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Headers to send beyond the usual ones. They may carry a key, so no repr shows them."""
     gzip: bool = False
     """Whether compressed requests are known to be taken."""
     refuses: frozenset[str] = frozenset()
@@ -72,21 +72,51 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", self.base.rstrip("/"))
-        parts = _split(self)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(
-                f"endpoint {self.name}: give a URL with its scheme, such as https://example.com"
-            )
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ConfigurationError(
-                f"endpoint {self.name}: the URL must be scheme, host and path only; the key is "
-                "given to the client, not in the URL"
-            )
-        if parts.scheme == "http" and not self.insecure and not _is_loopback(parts.hostname):
-            raise ConfigurationError(
-                f"endpoint {self.name}: http:// would send the key in the clear: use https://, "
-                "or endpoints.custom(url, insecure=True) if the network is your own"
-            )
+        # In lower case, so that a header given here replaces a usual one instead of joining it.
+        object.__setattr__(self, "headers", {name.lower(): v for name, v in self.headers.items()})
+        self._check_base(self._split())
+        self._require(self.auth in get_args(Auth), f"auth must be one of {get_args(Auth)}")
+        self._require(self.form in get_args(Form), f"form must be one of {get_args(Form)}")
+        self._require(
+            # Without the slash a path would lengthen the host's name: the key would go elsewhere.
+            all(path[:1] == "/" for path in (self.batch_path, *self.call_paths.values())),
+            "each path must begin with a slash",
+        )
+        texts = "".join((*self.headers, *self.headers.values()))
+        self._require(
+            texts.isascii() and texts.isprintable(),
+            "a header is ASCII text without line breaks",
+        )
+        least = min(self.max_event_bytes, self.max_batch_bytes, self.max_batch_events)
+        self._require(least >= 1, "each limit must be at least 1")
+
+    def _check_base(self, parts: SplitResult) -> None:
+        self._require(
+            parts.scheme in {"http", "https"} and bool(parts.hostname) and _is_plain(self.base),
+            "give a URL with its scheme, such as https://example.com",
+        )
+        self._require(
+            not any(sign in self.base for sign in "?#@\\"),  # parts does not show empty ones
+            "the URL must be scheme, host and path only; the key is given to the client, "
+            "not in the URL",
+        )
+        self._require(
+            parts.scheme == "https" or self.insecure or _is_loopback(parts.hostname or ""),
+            "http:// would send the key in the clear: use https://, or "
+            "endpoints.custom(url, insecure=True) if the network is your own",
+        )
+
+    def _split(self) -> SplitResult:
+        try:
+            parts = urlsplit(self.base)
+            _ = parts.port  # reading it is what checks it
+        except ValueError:
+            raise ConfigurationError(f"endpoint {self.name}: that is not a URL") from None
+        return parts
+
+    def _require(self, condition: bool, rule: str) -> None:  # noqa: FBT001 - it is the subject
+        if not condition:
+            raise ConfigurationError(f"endpoint {self.name}: {rule}")
 
     @property
     def batch_url(self) -> str:
@@ -243,7 +273,7 @@ def custom(
 _BY_NAME: Mapping[str, Callable[[str], Endpoint]] = {
     "segment": lambda region: segment(region=region or "us"),  # type: ignore[arg-type]
     "astronomer": lambda form: astronomer(form=form or "batch"),  # type: ignore[arg-type]
-    "dreamdata": lambda _: dreamdata(),
+    "dreamdata": lambda choice: _no_choice(dreamdata(), choice),
     "metarouter": metarouter,
     "rudderstack": rudderstack,
     "jitsu": jitsu,
@@ -276,6 +306,12 @@ def names() -> tuple[str, ...]:
     return tuple(_BY_NAME)
 
 
+def _no_choice(endpoint: Endpoint, choice: str) -> Endpoint:
+    if choice:
+        raise ConfigurationError(f"endpoint {endpoint.name}: there is nothing to choose after an @")
+    return endpoint
+
+
 def _pick(hosts: Mapping[str, str], region: str, name: str) -> str:
     if region not in hosts:
         raise ConfigurationError(f"endpoint {name}: region must be {' or '.join(map(repr, hosts))}")
@@ -287,11 +323,8 @@ def _url(host: str) -> str:
     return host if "://" in host else f"https://{host}"
 
 
-def _split(endpoint: Endpoint) -> SplitResult:
-    try:
-        return urlsplit(endpoint.base)
-    except ValueError:
-        raise ConfigurationError(f"endpoint {endpoint.name}: that is not a URL") from None
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and " " not in text
 
 
 def _is_loopback(host: str) -> bool:

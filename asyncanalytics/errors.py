@@ -15,15 +15,32 @@ AnalyticsError
 ├── FlushTimeout (TimeoutError)        flush() ran out of time; nothing was lost by that
 └── NoAnswer                           one attempt ended without an answer (seen by destinations)
 
-Messages name the field, the limit and the way out. They never contain payloads or keys.
+Messages name the field, the limit and the way out. They never contain payloads or keys. Every
+error can be pickled and copied, so that it crosses to another process whole.
 """
+
+from __future__ import annotations
 
 from pathlib import Path
 from traceback import extract_tb
+from typing import Any
 
 
 class AnalyticsError(Exception):
     """The root of the tree: catch it to catch everything this package raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by state: most constructors do not take the message they make."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    kind: type[AnalyticsError], args: tuple[object, ...], state: dict[str, Any]
+) -> AnalyticsError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(AnalyticsError, ValueError):

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncanalytics")
 
 _INTENDED = frozenset({"middleware", "disabled"})  # drops that were asked for: not logged
+_OUTAGE = frozenset({"retry", "halt", "expired"})  # trouble that a delivery ends
+_QUIET = 60.0  # seconds after which other trouble is a new one
 _GRACE = 1.0  # seconds for cancelled tasks and last hooks to end
 
 
@@ -63,12 +65,19 @@ class Flusher:
         self._max_in_flight = max_in_flight
         self._pace = Pace(max_in_flight)
         self._on_settle = on_settle
-        self._hooks: set[asyncio.Task[None]] = set()
+        self.hooks: set[asyncio.Task[None]] = set()
+        """Async hooks that are running."""
         self._sends: dict[asyncio.Task[None], Batch] = {}
         self._last_sent = float("-inf")
         self._halted: tuple[float, Outcome] | None = None  # until when, and what ends calls so
-        self._trouble: dict[str, float] = {}  # what has been said, and since when
+        self._trouble: dict[str, float] = {}  # kind of trouble → when it last came up
+        self._outage_since: float | None = None
         self._running: asyncio.Task[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls are pending or hooks run."""
+        return bool(self.buffer.pending or self.hooks)
 
     # ---------------------------------------------------------------------------------- taking in
 
@@ -135,11 +144,11 @@ class Flusher:
         self._clock = loop.time
         self._running = loop.create_task(self._run(), name=f"asyncanalytics flusher {self.name}")
 
-    async def drain(self) -> None:
-        """Send without lingering until nothing that was put so far is pending."""
+    async def drain(self, *, hooks: bool) -> None:
+        """Send without lingering until all that was put so far, and their hooks, have ended."""
         await self.buffer.flushed()
-        if self._hooks:
-            await asyncio.wait(set(self._hooks))
+        if hooks and self.hooks:
+            await asyncio.wait(set(self.hooks))
 
     async def stop(self) -> None:
         """Stop now: what is still pending is dropped as `closed`."""
@@ -150,9 +159,9 @@ class Flusher:
             self._settle(batch, left, self._dropped("closed", attempts=batch.attempts))
         while (last := self.buffer.take()) is not None:
             self._settle(last, last.receipts, self._dropped("closed"))
-        if self._hooks:
-            await asyncio.wait(self._hooks, timeout=_GRACE)
-            await _cancel(self._hooks)
+        if self.hooks:
+            await asyncio.wait(self.hooks, timeout=_GRACE)
+            await _cancel(self.hooks)
 
     def stats(self) -> DestinationStats:
         """Return the figures as they are now."""
@@ -347,8 +356,8 @@ class Flusher:
             return
         if inspect.isawaitable(result):
             task = asyncio.ensure_future(self._await_hook(result))
-            self._hooks.add(task)
-            task.add_done_callback(self._hooks.discard)
+            self.hooks.add(task)
+            task.add_done_callback(self.hooks.discard)
 
     async def _await_hook(self, result: Awaitable[None]) -> None:
         try:
@@ -363,16 +372,24 @@ class Flusher:
     # ------------------------------------------------------------------------------------ saying
 
     def _say(self, about: str, level: int, text: str, *details: object) -> None:
-        """Log once for each kind of trouble, until calls are delivered again."""
-        if about not in self._trouble:
-            self._trouble[about] = self._clock()
+        """Log a kind of trouble once: until a delivery ends it, or until it has kept quiet."""
+        now = self._clock()
+        is_new = now - self._trouble.get(about, float("-inf")) > _QUIET
+        if about in _OUTAGE:
+            is_new = about not in self._trouble
+            self._outage_since = now if self._outage_since is None else self._outage_since
+        self._trouble[about] = now
+        if is_new:
             logger.log(level, f"destination %r: {text}", self.name, *details)  # noqa: G004 - the texts are this file's own
 
     def _calm(self) -> None:
-        if self._trouble:
-            since = self._clock() - min(self._trouble.values())
-            self._trouble.clear()
-            logger.info("destination %r: delivering again after %.1f s", self.name, since)
+        """Log that an outage is over."""
+        if self._outage_since is not None:
+            seconds = self._clock() - self._outage_since
+            self._outage_since = None
+            for about in _OUTAGE:
+                self._trouble.pop(about, None)
+            logger.info("destination %r: delivering again after %.1f s", self.name, seconds)
 
 
 async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:

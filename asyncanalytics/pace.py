@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+_AN_INSTANT = 0.001  # seconds: less than a coarse clock can wait for, again and again
+
 
 class Pace:
     """Hands out turns to send."""
@@ -30,7 +32,7 @@ class Pace:
         """Wait for a turn, and hold it."""
         loop = asyncio.get_running_loop()
         while True:
-            if (delay := self._paused_until - loop.time()) > 0:
+            if (delay := self._paused_until - loop.time()) > _AN_INSTANT:
                 await asyncio.sleep(delay)
             elif self._under_way >= self._allowed:
                 self._changed.clear()

@@ -80,14 +80,23 @@ class FanOut(Receipt):
 
     def __init__(self, call: str, message_id: str, parts: Sequence[Receipt]) -> None:
         """Made by the client when a call has more than one destination, or none."""
-        super().__init__(call, message_id, b"")
+        self.call = call
+        self.message_id = message_id
+        self.body = b""
         self.parts = tuple(parts)
 
+    @property
+    def outcome(self) -> Outcome | None:  # type: ignore[override]
+        """The first outcome that is not `delivered`, or the last; None while a part is pending."""
+        outcomes = [part.outcome for part in self.parts if part.outcome is not None]
+        if len(outcomes) < len(self.parts):
+            return None
+        return next((each for each in outcomes if not each.delivered), outcomes[-1])
+
     async def settled(self) -> Outcome:
-        """Wait for every part; return the first outcome that is not `delivered`, or the last."""
+        """Wait until every part has ended, and return `outcome`."""
         outcomes = [await part.settled() for part in self.parts]
-        self.outcome = next((each for each in outcomes if not each.delivered), outcomes[-1])
-        return self.outcome
+        return self.outcome or outcomes[-1]
 
 
 SettleHook = Callable[[Outcome, Sequence[Receipt]], Awaitable[None] | None]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asyncanalytics.receipts import Receipt
     from asyncanalytics.settings import Retrying
@@ -149,7 +149,7 @@ def backoff(retrying: Retrying, failures: int, fraction: float) -> float:
 
 
 def _judge_success(status: int, body: bytes, batch: Sequence[Receipt]) -> Verdict:
-    if body[:1] != b"{":
+    if body.lstrip()[:1] != b"{":
         return Delivered(status)
     try:
         answer = {str(name).lower(): value for name, value in orjson.loads(body).items()}
@@ -166,31 +166,51 @@ def _judge_success(status: int, body: bytes, batch: Sequence[Receipt]) -> Verdic
 
 
 def _failures(errors: Any, batch: Sequence[Receipt]) -> dict[str, str]:
-    """Find each error's event: by its `index`, or by its messageId anywhere in the error."""
+    """Return messageId → what was said, for each event that the errors name."""
     ids = {receipt.message_id for receipt in batch}
     failed: dict[str, str] = {}
     for error in _listed(errors):
-        said = orjson.dumps(error).decode()
-        index = error.get("index") if isinstance(error, dict) else None
-        if isinstance(index, int) and 0 <= index < len(batch):
-            failed[batch[index].message_id] = said[:MAX_DETAIL]
-        else:
-            named = ids.intersection(_words(error, said))
-            failed.update(dict.fromkeys(named, said[:MAX_DETAIL]))
+        if named := _named(error, ids, batch):
+            failed.update(dict.fromkeys(named, _said(error)))
     return failed
+
+
+def _said(error: Any) -> str:
+    try:
+        return orjson.dumps(error).decode()[:MAX_DETAIL]
+    except orjson.JSONEncodeError:  # what may be read is deeper than what may be written
+        return ""
 
 
 def _listed(errors: Any) -> list[Any]:
     if isinstance(errors, dict):
-        return list(errors.items())
+        return [{name: said} for name, said in errors.items()]
     return errors if isinstance(errors, list) else [errors]
 
 
-def _words(error: Any, said: str) -> set[str]:
-    """Return what may be an id: each whole text of the error, and each word within it."""
-    values = list(error.values()) if isinstance(error, dict) else error
-    texts = [each for each in values if isinstance(each, str)] if isinstance(values, list) else []
-    return {*texts, *_WORD.findall(said)}
+def _named(error: Any, ids: set[str], batch: Sequence[Receipt]) -> set[str]:
+    """Find an error's events: by its `index`, by a text that is an id, by an id within a text.
+
+    The surer way wins: an id may be any text, so that one of a batch may be a word of a message.
+    """
+    index = error.get("index") if isinstance(error, dict) else None
+    if type(index) is int and 0 <= index < len(batch):
+        return {batch[index].message_id}
+    texts = set(_texts(error))
+    return ids & texts or ids.intersection(word for text in texts for word in _WORD.findall(text))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text and every name in an answer, however deep."""
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, dict):
+            left += [*each, *each.values()]
+        elif isinstance(each, list):
+            left += each
 
 
 def _cut(body: bytes) -> str:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from asyncanalytics import encoding
 from asyncanalytics.calls import Call
-from asyncanalytics.errors import TooLarge, Unsupported, describe
+from asyncanalytics.errors import InvalidCall, TooLarge, Unserialisable, Unsupported, describe
 from asyncanalytics.receipts import Receipt
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Router:
         return Route(wire.type, message_id, _takers(wire.type, stops))
 
     def _route_model(self, wire: CallWire, fields: dict[str, Any]) -> Route:
-        call = wire.build(fields)
+        call = wire.build(_snapshot(wire.type, fields))
         call.message_id = call.message_id or encoding.new_id()
         call.timestamp = call.timestamp or encoding.stamp()
         message_id, switches = call.message_id, call.integrations
@@ -88,8 +88,9 @@ class Router:
         for flusher in self._select(switches):
             own = shared
             if flusher.destination.middleware and isinstance(shared, Call):
-                own = self._fold(flusher.destination.middleware, shared.model_copy(deep=True))
-            stops.append(self._stop_model(flusher, wire, message_id, own))
+                copy = type(shared).model_validate(_snapshot(wire.type, shared.wire()))
+                own = self._fold(flusher.destination.middleware, copy)
+            stops.append(self._stop_model(flusher, wire, message_id, own, fields))
         return Route(wire.type, message_id, _takers(wire.type, stops))
 
     def _fold(self, middleware: Sequence[Middleware], call: Call) -> Call | DropReason:
@@ -117,12 +118,21 @@ class Router:
         return "middleware_error"
 
     def _stop_model(
-        self, flusher: Flusher, wire: CallWire, message_id: str, call: Call | DropReason
+        self,
+        flusher: Flusher,
+        wire: CallWire,
+        message_id: str,
+        call: Call | DropReason,
+        given: dict[str, Any],
     ) -> Stop:
-        if not isinstance(call, Call):
-            return Stop(flusher, Receipt(wire.type, message_id, b""), call)
-        encoded = encoding.encode(wire.type, wire.validate(call.wire()))
-        return _stop(flusher, Receipt(wire.type, *encoded))
+        if isinstance(call, Call):
+            try:
+                encoded = encoding.encode(wire.type, wire.validate(call.wire()))
+                return _stop(flusher, Receipt(wire.type, *encoded))
+            except InvalidCall as error:
+                encoding.encode(wire.type, wire.validate(given))  # raises if it is the caller's
+                call = self._error("returned what cannot be sent", str(error))
+        return Stop(flusher, Receipt(wire.type, message_id, b""), call)
 
     def _select(self, integrations: Mapping[str, Any] | None) -> Sequence[Flusher]:
         """Return the destinations that a call is meant for, by name, with `All` for the rest.
@@ -133,6 +143,23 @@ class Router:
             return self._flushers
         rest = integrations.get("All", True)
         return [each for each in self._flushers if integrations.get(each.name, rest) is not False]
+
+
+def _snapshot(call: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with copies of all dicts and lists, so that middleware may change them."""
+    try:
+        return {name: _copied(value) for name, value in fields.items()}
+    except RecursionError:
+        problem = "it is nested too deeply, or contains itself"
+        raise Unserialisable(call, "call", problem) from None
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    return value
 
 
 def _stop(flusher: Flusher, receipt: Receipt) -> Stop:
@@ -147,9 +174,9 @@ def _takers(call: str, stops: list[Stop]) -> list[Stop]:
     large = [stop for stop in stops if stop.refusal == "too_large"]
     if large:
         limits = [stop.flusher.buffer.limits for stop in large]
-        widest = max(limits, key=lambda each: each.max_event_bytes)
+        widest = max(limits, key=lambda each: each.max_body)
         size = widest.event_size(large[0].receipt.body)
-        raise TooLarge(call, size=size, limit=widest.max_event_bytes)
+        raise TooLarge(call, size=size, limit=widest.max_body + widest.per_event - 1)
     if stops:
         raise Unsupported(call, ", ".join(stop.flusher.name for stop in stops))
     return stops

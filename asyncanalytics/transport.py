@@ -4,9 +4,11 @@ Promises:
 - One pool for all destinations of a client, made at start, off the event loop where it blocks.
 - A redirect is never followed, and at most `MAX_ANSWER` bytes of an answer are read, as they came
   (nothing is inflated).
-- Every way in which a request can fail is a `NoAnswer`; nothing else comes out but cancellation.
-- A request that outlasts its total time is cancelled, and so is its pool: httpx 0.28 can leave a
-  connection of a cancelled request taken for ever, so a fresh pool takes over.
+- Every way in which a request can fail is a `NoAnswer`; nothing else comes out but cancellation,
+  and what the hooks and transports of a user's own client raise.
+- A request that outlasts its total time is cancelled, and its pool retires: httpx 0.28 can leave
+  a connection of a cancelled request taken for ever, so a fresh pool takes over.
+- The own pool keeps no cookies: what an endpoint sets would only grow, and travel with the key.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from asyncanalytics.settings import Sending
 
 _KEEP_ALIVE = 55.0  # seconds: load balancers commonly close idle connections after 60
+_CLOSE_WITHIN = 1.0  # seconds
 
 # What httpx lets through: sockets, TLS, and a pool that its owner has closed.
 _LET_THROUGH = (OSError, RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError)
@@ -51,6 +55,27 @@ class _Pool:
     client: Any
     requests: int = 0
     retired: bool = False
+
+
+class _Trace:
+    """What httpcore tells of one request, by its `trace` extension."""
+
+    __slots__ = ("_connected", "_sent")
+
+    def __init__(self) -> None:
+        self._connected = False
+        self._sent = False
+
+    async def __call__(self, event: str, _: Mapping[str, Any]) -> None:
+        if event.startswith("connection.connect_"):
+            self._connected = True
+        elif event.endswith(".send_request_headers.started"):
+            self._sent = True
+
+    @property
+    def reused(self) -> bool:
+        """Whether the request went out on a connection that was there before it."""
+        return self._sent and not self._connected
 
 
 class Transport:
@@ -83,9 +108,6 @@ class Transport:
         except TimeoutError:
             self._retire(pool)
             raise NoAnswer(f"no whole answer within {self._sending.timeout:g} s") from None
-        except self._library.RemoteProtocolError as error:
-            # The usual end of a kept-alive connection that the server has closed meanwhile.
-            raise NoAnswer(type(error).__name__, stale=True) from None
         except (self._library.HTTPError, self._library.StreamError, *_LET_THROUGH) as error:
             raise NoAnswer(type(error).__name__) from None
         finally:
@@ -107,8 +129,19 @@ class Transport:
     async def _exchange(
         self, client: Any, url: str, headers: Mapping[str, str], content: bytes
     ) -> Answer:
-        request = client.build_request("POST", url, headers=headers, content=content)
-        response = await client.send(request, stream=True, follow_redirects=False, auth=None)
+        library, trace = self._library, _Trace()
+        request = client.build_request(
+            "POST",
+            url,
+            headers={"accept-encoding": "identity", **headers},
+            content=content,
+            extensions={"trace": trace},
+        )
+        try:
+            response = await client.send(request, stream=True, follow_redirects=False, auth=None)
+        except (library.RemoteProtocolError, library.ReadError, library.WriteError) as error:
+            # The usual end of a kept-alive connection that the server has closed meanwhile.
+            raise NoAnswer(type(error).__name__, stale=trace.reused) from None
         try:
             body = await _read(response)
         finally:
@@ -126,14 +159,16 @@ class Transport:
                 max_keepalive_connections=self._connections,
                 keepalive_expiry=_KEEP_ALIVE,
             ),
-            headers={"accept": "*/*", "accept-encoding": "identity"},
+            headers={"accept": "*/*"},
         )
+        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
         return _Pool(client)
 
 
 async def _close(pool: _Pool) -> None:
-    with suppress(OSError, RuntimeError):
-        await pool.client.aclose()
+    with suppress(TimeoutError, *_LET_THROUGH):
+        async with asyncio.timeout(_CLOSE_WITHIN):
+            await pool.client.aclose()
 
 
 def _library_of(client: Any) -> ModuleType:
@@ -168,10 +203,11 @@ def check_http2() -> None:
 
 async def _read(response: Any) -> bytes:
     body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) >= MAX_ANSWER:
-            break
+    async with aclosing(response.aiter_raw()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) >= MAX_ANSWER:
+                break
     return bytes(body[:MAX_ANSWER])
 
 

@@ -5,7 +5,8 @@ validates into that: the result is the wire's own dict, with no model built or d
 Both ways come from one definition, so they agree; a test holds them side by side.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired, get_args
+from collections.abc import Callable
+from typing import Annotated, Any, NotRequired, get_args
 
 from pydantic import (
     BaseModel,
@@ -17,11 +18,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from asyncanalytics.calls import MODELS, Call, as_object
+from asyncanalytics.calls import MODELS, RESERVED, Call, as_object
 from asyncanalytics.errors import InvalidCall
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _CONFIG = ConfigDict(extra="allow", hide_input_in_errors=True)
 
@@ -32,8 +30,28 @@ def _twin(annotation: Any) -> Any:
     if type(None) in get_args(annotation) and len(options) == 1:
         return _twin(options[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return Annotated[_typed_dict(annotation), BeforeValidator(as_object)]
+        return Annotated[_typed_dict(annotation), BeforeValidator(_as_fields_of(annotation))]
     return annotation
+
+
+def _as_fields_of(model: type[BaseModel]) -> Callable[[object], dict[Any, Any]]:
+    """Return what a model does with names: either spelling of a field, and none that is None."""
+    aliases = {name: field.alias or name for name, field in model.model_fields.items()}
+    known = frozenset(aliases.values())
+
+    def normalise(value: object) -> dict[Any, Any]:
+        given = as_object(value)
+        found = {
+            name: each
+            for name, each in given.items()
+            if aliases.get(name, name) == name and (each is not None or name not in known)
+        }
+        for name in aliases.keys() & given.keys() - found.keys():
+            if given[name] is not None:
+                found.setdefault(aliases[name], given[name])
+        return found
+
+    return normalise
 
 
 def _typed_dict(model: type[BaseModel]) -> Any:
@@ -66,6 +84,8 @@ class CallWire:
             raise self.refusal(error) from None
         if "userId" not in wire and "anonymousId" not in wire:
             raise InvalidCall(self.type, "user_id", _NO_USER)
+        if not RESERVED.isdisjoint(wire):
+            return self.build(wire).wire()  # which refuses it
         return wire
 
     def build(self, fields: dict[str, Any]) -> Call:
@@ -77,10 +97,11 @@ class CallWire:
 
     def refusal(self, error: ValidationError) -> InvalidCall:
         """Say which field is wrong and why, without the value."""
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "user":
             return InvalidCall(self.type, "user_id", _NO_USER)
-        path = ".".join(str(part) for part in first["loc"])
+        where = (first["ctx"]["name"],) if first["type"] == "reserved" else first["loc"]
+        path = ".".join(str(part) for part in where)
         message = first["msg"]
         return InvalidCall(self.type, self._python_name(path), message[:1].lower() + message[1:])
 

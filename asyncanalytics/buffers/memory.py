@@ -73,10 +73,7 @@ class MemoryBuffer:
         try:
             await waiter.turn
         except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            elif not waiter.turn.cancelled():
-                self._free(1, size)  # its turn had come: pass the room on
+            self._leave(waiter)
             raise
         self._held_events -= 1
         self._held_bytes -= size
@@ -207,6 +204,15 @@ class MemoryBuffer:
                 self._held_events += 1
                 self._held_bytes += waiter.size
                 waiter.turn.set_result(None)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """Take back the place of a waiter that is cancelled, and let others have it."""
+        turn = waiter.turn
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+            self._free(0, 0)  # those behind it may fit
+        elif turn.done() and not turn.cancelled() and turn.exception() is None:
+            self._free(1, waiter.size)  # its turn had come
 
     def _wake_flushes(self) -> None:
         if not self._flushes:

@@ -45,6 +45,19 @@ class BaseDestination(ABC):
         self.batching = rules.get("batching")
         self.queueing = rules.get("queueing")
         self.retrying = rules.get("retrying")
+        self._owner: object = None
+
+    def claim(self, owner: object) -> None:
+        """Take the destination for one client, or say that another has it."""
+        if self._owner is not None:
+            raise ConfigurationError(
+                f"destination {self.name!r} is in use by another client: make one for each client"
+            )
+        self._owner = owner
+
+    def release(self) -> None:
+        """Let another client have it."""
+        self._owner = None
 
     @abstractmethod
     def limits(self, batching: Batching) -> Limits:

@@ -46,8 +46,22 @@ class ConsoleDestination(BaseDestination):
         text = "".join(f"{{{receipt.body.decode()}\n" for receipt in batch.receipts)
         stream = sys.stderr if self._stream is None else self._stream
         try:
-            stream.write(text)
+            _write(stream, text)
             stream.flush()
         except (OSError, ValueError) as error:  # ValueError: the stream is closed
             return Retry(type(error).__name__)
         return Delivered()
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        stream.write(_ascii(text))
+
+
+def _ascii(lines: str) -> str:
+    """Escape what an old terminal cannot show, as JSON does; all of it is within strings."""
+    units = lines.encode("utf-16-be")
+    codes = [units[i] << 8 | units[i + 1] for i in range(0, len(units), 2)]
+    return "".join(chr(code) if code < 0x80 else f"\\u{code:04x}" for code in codes)

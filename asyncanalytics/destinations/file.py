@@ -7,6 +7,8 @@ operating system has it; a disk that is full or gone is tried again like a serve
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from asyncanalytics.transport import Transport
 
 _MAX_LINE = 1024 * 1024
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
 class FileDestination(BaseDestination):
@@ -36,6 +39,8 @@ class FileDestination(BaseDestination):
         """Name the file; its folder must exist by the time of the first call."""
         super().__init__(name, **rules)
         self._path = Path(path)
+        # One append at a time: undoing a torn one must not cut off another that came after it.
+        self._appending = threading.Lock()
 
     def limits(self, batching: Batching) -> Limits:
         """Return the user's limits; a line may have a mebibyte, if a batch may."""
@@ -61,15 +66,24 @@ class FileDestination(BaseDestination):
         return Delivered()
 
     def _append(self, lines: bytes) -> None:
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            start = os.fstat(file).st_size
-            written = 0
+        with self._appending:
+            file = os.open(self._path, _APPEND, 0o600)
             try:
-                while written < len(lines):
-                    written += os.write(file, lines[written:])
-            except OSError:
-                os.truncate(file, start)  # a retry writes the whole batch again
-                raise
-        finally:
-            os.close(file)
+                _write_whole(file, lines)
+            finally:
+                os.close(file)
+
+
+def _write_whole(file: int, lines: bytes) -> None:
+    """Write all, or as far as can be told nothing: a retry writes the whole batch again."""
+    start = os.fstat(file).st_size
+    written = 0
+    try:
+        while written < len(lines):
+            written += os.write(file, lines[written:])
+    except OSError:
+        # Not where another process has appended meanwhile, nor where nothing can be cut.
+        if written and os.fstat(file).st_size == start + written:
+            with suppress(OSError):
+                os.ftruncate(file, start)
+        raise

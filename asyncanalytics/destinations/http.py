@@ -41,7 +41,6 @@ class Destination(BaseDestination):
         self.refuses = self.endpoint.refuses
         self._sign = _signature(check_key(write_key), self.endpoint)
         self._envelope = _envelope(write_key, self.endpoint)
-        self._transport: Transport | None = None
 
     def limits(self, batching: Batching) -> Limits:
         """Return the endpoint's limits, or the user's where they are lower."""
@@ -57,17 +56,9 @@ class Destination(BaseDestination):
 
     async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:
         """Use the client's pool."""
-        if self._transport is not None:
-            raise ConfigurationError(
-                f"destination {self.name!r} is in use by another client: make one for each client"
-            )
         self._transport = transport
         self._gzip = self.endpoint.gzip if sending.gzip is None else sending.gzip
         self._max_retry_after = retrying.max_retry_after
-
-    async def aclose(self) -> None:
-        """Let another client have this destination."""
-        self._transport = None
 
     async def deliver(self, batch: Batch) -> Verdict:
         """Post a batch, with `sentAt` as of now, and judge the answer."""
@@ -76,7 +67,6 @@ class Destination(BaseDestination):
         if self._gzip and len(content) >= _WORTH_COMPRESSING:
             headers["content-encoding"] = "gzip"
             content = await _compress(content)
-        assert self._transport is not None  # noqa: S101 - open() comes first
         try:
             answer = await self._transport.post(url, headers, content)
         except NoAnswer as error:

@@ -3,15 +3,16 @@
 A middleware takes a `Call` and returns it, another one, or None to drop it (counted as
 `middleware`). One that raises drops the call as `middleware_error`; the caller is not disturbed.
 The client's run first, in order, then those of each destination on a copy of their own.
+
+Three are ready to use: `redact`, `sample` and `enrich`. None of them changes what the caller
+passed in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from asyncanalytics.middleware.base import Middleware
+from asyncanalytics.middleware.enrich import enrich
+from asyncanalytics.middleware.redact import redact
+from asyncanalytics.middleware.sample import sample
 
-from asyncanalytics.calls import Call
-
-Middleware = Callable[[Call], Call | None]
-"""Runs in the caller, so it must be quick and must not block."""
-
-__all__ = ["Middleware"]
+__all__ = ["Middleware", "enrich", "redact", "sample"]

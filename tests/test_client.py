@@ -1,0 +1,1017 @@
+"""The client's life, and all that its verbs, receipts and settings promise."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import json
+import logging
+import random
+import threading
+import uuid
+import warnings
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncanalytics import (
+    AsyncClient,
+    BaseDestination,
+    Batching,
+    Closed,
+    ConfigurationError,
+    Destination,
+    FanOut,
+    FlushTimeout,
+    Identify,
+    InvalidCall,
+    LifecycleError,
+    NotStarted,
+    Outcome,
+    QueueFull,
+    Queueing,
+    Retrying,
+    Sending,
+    TooLarge,
+    Track,
+    Unserialisable,
+    Unsupported,
+    WrongLoop,
+    endpoints,
+)
+from asyncanalytics.batching import Limits
+from asyncanalytics.retrying import Delivered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Lab
+
+looptime = pytest.mark.looptime
+
+
+def now() -> float:
+    """The loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
+class Place(BaseDestination):
+    """A destination of a user's own, with doors that a test opens."""
+
+    refuses = frozenset({"alias"})
+
+    def __init__(self, name: str = "place") -> None:
+        super().__init__(name)
+        self.opening, self.may_open = asyncio.Event(), asyncio.Event()
+        self.may_open.set()
+        self.fails_to_open = False
+        self.fails_to_close = False
+        self.closed = 0
+
+    def limits(self, batching: Batching) -> Limits:
+        """Take what the user allows."""
+        return Limits(
+            max_events=batching.max_events,
+            max_bytes=batching.max_bytes,
+            max_event_bytes=1_000,
+            envelope=0,
+            per_event=2,
+        )
+
+    async def open(self, *_: Any) -> None:
+        """Wait until the test lets it open."""
+        self.opening.set()
+        await self.may_open.wait()
+        if self.fails_to_open:
+            raise OSError("no such place")
+
+    async def deliver(self, _: Any) -> Delivered:
+        """Take everything."""
+        return Delivered()
+
+    async def aclose(self) -> None:
+        """Count it."""
+        self.closed += 1
+        if self.fails_to_close:
+            raise OSError("cannot close")
+
+
+# ----------------------------------------------------------------------------------- the six calls
+
+
+@looptime
+async def test_every_verb_arrives(lab: Lab) -> None:
+    """Each of the six calls, awaited or not, comes out at the collector as it was given."""
+    collector = lab.collector()
+    async with lab.client(collector) as client:
+        for twin in ("", "_nowait"):
+            for verb, args, fields in (
+                ("identify", ("u1",), {"traits": {"name": "Arthur Dent"}}),
+                ("track", ("Added File",), {"user_id": 7, "properties": {"fileSize": "42kb"}}),
+                ("page", ("Home",), {"anonymous_id": uuid.UUID(int=5), "category": "Start"}),
+                ("screen", ("Login",), {"user_id": "u1", "anonymous_id": "a1"}),
+                ("group", ("g1",), {"user_id": "u1", "traits": {"plan": "pro"}}),
+                ("alias", ("u2",), {"previous_id": "u1"}),
+            ):
+                receipt = getattr(client, verb + twin)(*args, **fields)
+                receipt = receipt if twin else await receipt
+                assert receipt.call == verb
+                assert (await receipt.settled()).delivered
+    assert collector.stats().by_type == dict.fromkeys(
+        ("identify", "track", "page", "screen", "group", "alias"), 2
+    )
+    assert collector.stats().bad == 0
+
+
+@looptime
+async def test_ready_models_arrive(lab: Lab) -> None:
+    """`send` takes a model, and its twin does too."""
+    collector = lab.collector()
+    async with lab.client(collector) as client:
+        await client.send(Track(event="Added File", user_id="u1", properties={"a": [1]}))
+        client.send_nowait(Identify(user_id="u1", traits={"name": "Arthur"}))
+    assert [event.type for event in collector.events()] == ["track", "identify"]
+
+
+@looptime
+async def test_what_the_caller_changes_later_does_not_change_the_call(lab: Lab) -> None:
+    """A call is a snapshot of the moment it was made, and the caller's data stay as they are."""
+    server = lab.script()
+    properties: dict[str, Any] = {"items": [{"sku": 1}]}
+    context: dict[str, Any] = {"app": {"name": "shop"}}
+    async with lab.client(server) as client:
+        await client.track("Ordered", user_id="u", properties=properties, context=context)
+        assert properties == {"items": [{"sku": 1}]}
+        assert context == {"app": {"name": "shop"}}
+        properties["items"][0]["sku"] = 2
+        context["app"]["name"] = "other"
+        await client.flush()
+    (event,) = server.requests[0].events
+    assert event["properties"] == {"items": [{"sku": 1}]}
+    assert event["context"]["app"] == {"name": "shop"}
+    assert event["context"]["library"]["name"] == "asyncanalytics"
+
+
+@looptime
+async def test_ids_and_timestamps_are_kept(lab: Lab) -> None:
+    """A message id and a timestamp of the caller's own go out as they are."""
+    server = lab.script()
+    moment = datetime(2026, 11, 1, 12, 0, 0, 5000, tzinfo=UTC)
+    async with lab.client(server) as client:
+        receipt = await client.track("Ordered", user_id="u", message_id="m-1", timestamp=moment)
+        assert receipt.message_id == "m-1"
+    (event,) = server.requests[0].events
+    assert (event["messageId"], event["timestamp"]) == ("m-1", "2026-11-01T12:00:00.005Z")
+
+
+BAD: list[tuple[type[InvalidCall], str, dict[str, Any]]] = [
+    (InvalidCall, "user_id", {}),
+    (InvalidCall, "user_id", {"user_id": ""}),
+    (InvalidCall, "user_id", {"user_id": 0}),
+    (InvalidCall, "user_id", {"user_id": True}),
+    (InvalidCall, "properties", {"user_id": "u", "properties": [1]}),
+    (InvalidCall, "timestamp", {"user_id": "u", "timestamp": "yesterday"}),
+    (InvalidCall, "message_id", {"user_id": "u", "message_id": "x" * 101}),
+    (InvalidCall, "integrations", {"user_id": "u", "integrations": {"crm": "yes"}}),
+    (Unserialisable, "properties.a", {"user_id": "u", "properties": {"a": object()}}),
+    (TooLarge, "size", {"user_id": "u", "properties": {"a": "x" * 40_000}}),
+]
+
+
+@looptime
+@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("middleware", [(), (lambda call: call,)])
+@pytest.mark.parametrize(("error", "field", "fields"), BAD)
+async def test_bad_input_raises_at_the_call(
+    lab: Lab,
+    error: type[InvalidCall],
+    field: str,
+    fields: dict[str, Any],
+    middleware: tuple[Callable[[Any], Any], ...],
+    *,
+    twin: bool,
+) -> None:
+    """What cannot be sent is refused in the caller, names its field, and is accepted nowhere."""
+    server = lab.script()
+    async with lab.client(server, middleware=middleware) as client:
+        with pytest.raises(error) as caught:  # noqa: PT012 - one of two ways to do one thing
+            if twin:
+                client.track_nowait("Ordered", **fields)
+            else:
+                await client.track("Ordered", **fields)
+        assert caught.value.field == field
+        assert (client.stats().refused, client.stats().accepted) == (1, 0)
+        await lab.track(client)
+    assert client.stats().delivered == 1
+
+
+@looptime
+async def test_a_call_too_large_for_the_users_own_limit(lab: Lab) -> None:
+    """The limit that the error names is the one that was passed."""
+    async with lab.client(lab.script(), batching=Batching(max_bytes=2_000)) as client:
+        with pytest.raises(TooLarge) as caught:
+            await client.track("Ordered", user_id="u", properties={"a": "x" * 3_000})
+        assert caught.value.limit < 2_000 < caught.value.size
+
+
+@looptime
+async def test_a_call_that_no_destination_takes(lab: Lab) -> None:
+    """A kind of call that is taken nowhere raises, and names who refuses it."""
+    async with lab.client(destinations=[Place("crm")]) as client:
+        with pytest.raises(Unsupported, match="crm takes no alias calls"):
+            await client.alias("u2", previous_id="u1")
+    assert client.stats().accepted == 0
+
+
+# -------------------------------------------------------------------------------------- lifecycle
+
+
+@looptime
+async def test_not_started(lab: Lab) -> None:
+    """Before its start a client takes no calls and says how it is started."""
+    client = lab.client(lab.script())
+    with pytest.raises(NotStarted, match="async with"):
+        await lab.track(client)
+    with pytest.raises(NotStarted):
+        lab.burst(client, 1)
+    with pytest.raises(NotStarted):
+        await client.flush()
+    assert client.stats().state == "new"
+
+
+def test_no_loop_at_all(lab: Lab) -> None:
+    """Where no loop runs, a client that is not started refuses calls just as well."""
+    client = lab.client(lab.script())
+    with pytest.raises(NotStarted):
+        lab.burst(client, 1)
+
+
+def test_no_loop_any_more(lab: Lab) -> None:
+    """After its loop has ended, a closed client refuses calls from sync code."""
+    client = lab.client(lab.script())
+
+    async def live() -> None:
+        async with client:
+            await lab.track(client)
+
+    asyncio.run(live())
+    with pytest.raises(Closed):
+        lab.burst(client, 1)
+    assert client.stats().delivered == 1
+
+
+@looptime
+async def test_closed(lab: Lab) -> None:
+    """After its close a client takes no calls, and says so."""
+    async with lab.client(lab.script()) as client:
+        await lab.track(client)
+    for call in (lab.track(client), client.flush(), client.start()):
+        with pytest.raises(Closed):
+            await call
+    with pytest.raises(Closed):
+        lab.burst(client, 1)
+    assert client.stats().state == "closed"
+
+
+@looptime
+async def test_started_twice(lab: Lab) -> None:
+    """A second start is an error, while starting and after; the client goes on working."""
+    place = Place()
+    place.may_open.clear()
+    client = lab.client(destinations=[place])
+    starting = asyncio.create_task(client.start())
+    await place.opening.wait()
+    with pytest.raises(LifecycleError, match="already"):
+        await client.start()
+    place.may_open.set()
+    await starting
+    with pytest.raises(LifecycleError, match="already"):
+        await client.start()
+    await lab.track(client)
+    await client.aclose()
+
+
+@looptime
+async def test_never_started_and_closed(lab: Lab) -> None:
+    """Closing what was never started is quick and final."""
+    client = lab.client(lab.script())
+    assert (await client.aclose()).state == "closed"
+    with pytest.raises(Closed):
+        await client.start()
+    with pytest.raises(Closed):
+        await lab.track(client)
+
+
+@looptime
+async def test_closed_while_it_starts(lab: Lab) -> None:
+    """A client that is closed during its start does not come to life afterwards."""
+    place = Place()
+    place.may_open.clear()
+    client = lab.client(destinations=[place])
+    starting = asyncio.create_task(client.start())
+    await place.opening.wait()
+    closing = asyncio.create_task(client.aclose())
+    await asyncio.sleep(1)
+    place.may_open.set()
+    await asyncio.gather(starting, closing, return_exceptions=True)
+    with pytest.raises(Closed):
+        await lab.track(client)
+    assert client.stats().state == "closed"
+    assert place.closed == 1
+
+
+@looptime
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+async def test_a_start_that_does_not_succeed(lab: Lab, how: str) -> None:
+    """A start that fails or is cancelled leaves nothing open, and may be tried again."""
+    place = Place()
+    place.fails_to_open = how == "fails"
+    place.may_open.clear()
+    client = lab.client(destinations=[place])
+    starting = asyncio.create_task(client.start())
+    await place.opening.wait()
+    if how == "fails":
+        place.may_open.set()
+    else:
+        starting.cancel()
+    with pytest.raises(OSError if how == "fails" else asyncio.CancelledError):
+        await starting
+    assert place.closed == 1
+    with pytest.raises(NotStarted):
+        await lab.track(client)
+    place.fails_to_open = False
+    place.may_open.set()
+    async with client:
+        await lab.track(client)
+    assert client.stats().delivered == 1
+
+
+async def test_another_loop(lab: Lab) -> None:
+    """From another loop or thread every call says which loop the client is on, and none hangs."""
+    errors: list[BaseException] = []
+    async with lab.client(lab.script()) as client:
+
+        async def elsewhere() -> None:
+            for call in (
+                lambda: lab.track(client),
+                client.flush,
+                client.aclose,
+                client.start,
+            ):
+                try:
+                    await call()
+                except LifecycleError as error:
+                    errors.append(error)
+
+        def run() -> None:
+            asyncio.run(elsewhere())
+            try:
+                lab.burst(client, 1)
+            except LifecycleError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        await asyncio.to_thread(thread.join)
+        await lab.track(client)
+    assert [type(error) for error in errors] == [
+        WrongLoop,
+        WrongLoop,
+        WrongLoop,
+        LifecycleError,
+        WrongLoop,
+    ]
+    assert client.stats().delivered == 1
+
+
+@looptime
+async def test_close_twice_and_together(lab: Lab) -> None:
+    """Closing again, or from several tasks, gives the same figures to all."""
+    server = lab.script(then=lab.reply(200, delay=1))
+    client = lab.client(server)
+    await client.start()
+    lab.burst(client, 3)
+    results = await asyncio.gather(*(client.aclose() for _ in range(3)))
+    results.append(await client.aclose())
+    assert all(result == results[0] for result in results)
+    assert (results[0].delivered, results[0].state) == (3, "closed")
+
+
+@looptime
+async def test_a_cancelled_close_goes_on(lab: Lab) -> None:
+    """Who cancels a close gets their cancellation; the close itself runs to its end."""
+    server = lab.script(then=lab.reply(200, delay=5))
+    client = lab.client(server)
+    await client.start()
+    (receipt,) = await lab.track(client)
+    closing = asyncio.create_task(client.aclose())
+    await asyncio.sleep(1)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert (await client.aclose()).delivered == 1
+    assert receipt.outcome is not None
+
+
+@looptime
+async def test_an_exception_in_the_body_goes_on(lab: Lab) -> None:
+    """What the body raises comes out, after what is pending was sent."""
+    client = lab.client(lab.script())
+
+    async def work() -> None:
+        async with client:
+            lab.burst(client, 3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await work()
+    assert client.stats().delivered == 3
+
+
+@looptime
+async def test_a_cancelled_body_is_drained(lab: Lab) -> None:
+    """A task that is cancelled inside the block still sends what it has."""
+    server = lab.script(then=lab.reply(200, delay=1))
+
+    async def work() -> None:
+        async with lab.client(server) as client:
+            lab.burst(client, 3)
+            await asyncio.sleep(1000)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert lab.clients[0].stats().delivered == 3
+
+
+@looptime
+@pytest.mark.parametrize("given", ["argument", "setting"])
+@pytest.mark.parametrize("server", ["hangs", "fails", "drops"])
+@pytest.mark.parametrize("deadline", [0.0, 0.5, 7.0])
+async def test_a_close_keeps_its_deadline(
+    lab: Lab, logged: pytest.LogCaptureFixture, deadline: float, server: str, given: str
+) -> None:
+    """With a dead server the close ends in time; the rest is counted, logged, and receipts wake."""
+    dead = lab.script(
+        then={
+            "hangs": lab.reply(200, delay=1e9),
+            "fails": 503,
+            "drops": lab.reply(drop=True),
+        }[server]
+    )
+    settings: dict[str, Any] = {"shutdown_timeout": deadline} if given == "setting" else {}
+    client = lab.client(dead, sending={"timeout": 1e6}, retrying=Retrying(base=50), **settings)
+    await client.start()
+    receipts = lab.burst(client, 3)
+    await asyncio.sleep(100)
+    receipts += lab.burst(client, 4)
+    waiting = asyncio.create_task(receipts[0].settled())
+    start = now()
+    stats = await (client.aclose(deadline) if given == "argument" else client.aclose())
+    assert now() - start <= deadline + 0.1
+    outcome = await waiting
+    assert (outcome.kind, outcome.reason) == ("dropped", "closed")
+    assert {each.outcome.reason for each in receipts if each.outcome} == {"closed"}
+    assert stats.destinations["custom"].dropped_by == {"closed": 7}
+    errors = [each.getMessage() for each in logged.records if each.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert "7 events" in errors[0]
+
+
+@looptime
+async def test_a_destination_that_cannot_close(lab: Lab, logged: pytest.LogCaptureFixture) -> None:
+    """What a destination's own close raises is logged, and the client is closed all the same."""
+    place, other = Place(), Place("other")
+    place.fails_to_close = True
+    async with lab.client(destinations=[place, other]) as client:
+        await lab.track(client)
+    assert client.stats().state == "closed"
+    assert other.closed == 1
+    assert [each.levelname for each in logged.records] == ["ERROR"]
+
+
+async def test_nothing_is_left_running(lab: Lab) -> None:
+    """After the close no task of the client's is left."""
+    before = asyncio.all_tasks()
+    async with lab.client(lab.script()) as client:
+        await lab.track(client, 5)
+    assert asyncio.all_tasks() == before
+
+
+def test_an_unclosed_client_warns() -> None:
+    """A client that is started and forgotten warns, with the number of its pending calls."""
+
+    async def forget() -> None:
+        client = AsyncClient("KEY", destinations=None, endpoint="http://127.0.0.1:1")
+        await client.start()
+        client.track_nowait("Ordered", user_id="u")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(forget())
+        gc.collect()
+    texts = [str(each.message) for each in caught if each.category is ResourceWarning]
+    assert "unclosed AsyncClient with 1 events pending: await client.aclose()" in texts
+
+
+def test_a_client_that_was_never_started_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
+    """Making a client costs nothing and leaves nothing."""
+    AsyncClient("KEY")
+    gc.collect()
+    assert not recwarn.list
+
+
+def test_many_clients_one_after_another(lab: Lab) -> None:
+    """Each loop may have a client of its own."""
+    for _ in range(3):
+
+        async def live() -> None:
+            async with lab.client(lab.script()) as client:
+                await lab.track(client)
+            assert client.stats().delivered == 1
+
+        asyncio.run(live())
+
+
+# ------------------------------------------------------------------------------------------ flush
+
+
+@looptime
+async def test_flush_does_not_linger(lab: Lab) -> None:
+    """A flush sends what lingers, and returns when all of it is settled."""
+    server = lab.script(then=lab.reply(200, delay=1))
+    async with lab.client(server, batching=Batching(linger=100)) as client:
+        await lab.track(client)
+        await asyncio.sleep(5)
+        await lab.track(client, 3)
+        stats = await client.flush()
+        assert now() == 6
+        assert (stats.delivered, stats.pending, stats.state) == (4, 0, "open")
+
+
+@looptime
+async def test_flush_times_out(lab: Lab) -> None:
+    """A flush that takes too long says how much is pending; delivery goes on."""
+    server = lab.script(then=lab.reply(200, delay=5))
+    async with lab.client(server) as client:
+        receipts = lab.burst(client, 3)
+        with pytest.raises(FlushTimeout, match="3 events") as caught:
+            await client.flush(timeout=2)
+        assert (now(), caught.value.pending, caught.value.timeout) == (2, 3, 2)
+        assert (await receipts[0].settled()).delivered
+        assert now() == 5
+
+
+@looptime
+@pytest.mark.parametrize("timeout", [0, 0.0, None, 5])
+async def test_flush_of_nothing(lab: Lab, timeout: float | None) -> None:
+    """With nothing pending a flush succeeds at once, however little time it has."""
+    async with lab.client(lab.script()) as client:
+        assert (await client.flush(timeout)).pending == 0
+        await lab.track(client, 3)
+        await client.flush()
+        assert (await client.flush(timeout)).delivered == 3
+        assert now() == 0
+
+
+@looptime
+async def test_flush_does_not_wait_for_later_calls(lab: Lab) -> None:
+    """Calls that are made during a flush do not prolong it."""
+    server = lab.script(then=lab.reply(200, delay=1))
+    sending, batching = {"max_in_flight": 1}, Batching(linger=0)
+    async with lab.client(server, sending=sending, batching=batching) as client:
+
+        async def load() -> None:
+            for _ in range(40):
+                await lab.track(client)
+                await asyncio.sleep(0.25)
+
+        loading = asyncio.create_task(load())
+        await asyncio.sleep(3.1)
+        start = now()
+        await client.flush()
+        assert now() - start <= 2
+        assert client.stats().pending > 0
+        await loading
+
+
+@looptime
+async def test_flushes_together(lab: Lab) -> None:
+    """Several flushes at a time all return, a cancelled one disturbs none."""
+    server = lab.script(then=lab.reply(200, delay=1))
+    async with lab.client(server) as client:
+        await lab.track(client, 3)
+        flushes = [asyncio.create_task(client.flush()) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        flushes[1].cancel()
+        results = await asyncio.gather(*flushes, return_exceptions=True)
+    assert [type(each).__name__ for each in results] == [
+        "Stats",
+        "CancelledError",
+        "Stats",
+        "Stats",
+    ]
+
+
+@looptime
+async def test_flush_while_closing(lab: Lab) -> None:
+    """A flush under way when the client closes ends with it."""
+    server = lab.script(then=lab.reply(200, delay=1e9))
+    async with lab.client(server, sending={"timeout": 1e6}) as client:
+        await lab.track(client)
+        flushing = asyncio.create_task(client.flush())
+        await asyncio.sleep(1)
+        await client.aclose(2)
+        assert (await flushing).pending == 0
+
+
+# --------------------------------------------------------------------------------------- receipts
+
+
+@looptime
+async def test_a_receipt_tells_its_outcome_to_all_who_wait(lab: Lab) -> None:
+    """Several tasks may wait for one receipt; one that is cancelled disturbs none."""
+    server = lab.script(then=lab.reply(200, delay=5))
+    async with lab.client(server) as client:
+        (receipt,) = await lab.track(client)
+        assert receipt.outcome is None
+        assert repr(receipt) == f"<Receipt track {receipt.message_id} pending>"
+        waiting = [asyncio.create_task(receipt.settled()) for _ in range(4)]
+        await asyncio.sleep(1)
+        waiting[0].cancel()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(results[0], asyncio.CancelledError)
+        assert results[1] is results[2] is results[3] is receipt.outcome
+        assert await receipt.settled() is receipt.outcome
+    assert receipt.outcome == Outcome(
+        kind="delivered", destination="custom", status=200, attempts=1
+    )
+    assert receipt.body == b""
+    assert repr(receipt) == f"<Receipt track {receipt.message_id} delivered>"
+
+
+@looptime
+async def test_a_fan_out_tells_the_outcome_of_every_part(lab: Lab) -> None:
+    """The receipt of a call for several destinations has a part for each, and sums them up."""
+    good, bad = lab.script(), lab.script(then=404)
+    destinations = [lab.destination(good, "good"), lab.destination(bad, "bad")]
+    async with lab.client(destinations=destinations) as client:
+        (receipt,) = await lab.track(client)
+        assert isinstance(receipt, FanOut)
+        assert {part.message_id for part in receipt.parts} == {receipt.message_id}
+        outcome = await receipt.settled()
+        assert (outcome.kind, outcome.destination, outcome.status) == ("rejected", "bad", 404)
+        kinds = [part.outcome.kind for part in receipt.parts if part.outcome]
+        assert kinds == ["delivered", "rejected"]
+
+
+@looptime
+async def test_a_fan_out_has_its_outcome_without_being_awaited(lab: Lab) -> None:
+    """Once every part has ended, so has the whole, whether or not anyone has waited for it."""
+    destinations = [lab.destination(lab.script(), "one"), lab.destination(lab.script(), "two")]
+    async with lab.client(destinations=destinations) as client:
+        (receipt,) = await lab.track(client)
+        assert receipt.outcome is None
+    assert receipt.outcome is not None
+    assert receipt.outcome.delivered
+    assert "delivered" in repr(receipt)
+
+
+# ---------------------------------------------------------------------------------- destinations
+
+
+@looptime
+@pytest.mark.parametrize(
+    ("integrations", "expected"),
+    [
+        (None, {"crm", "mail"}),
+        ({}, {"crm", "mail"}),
+        ({"All": True}, {"crm", "mail"}),
+        ({"All": False}, set()),
+        ({"All": False, "crm": True}, {"crm"}),
+        ({"All": False, "crm": {"list": 7}}, {"crm"}),
+        ({"crm": False}, {"mail"}),
+        ({"CRM": False}, {"crm", "mail"}),  # names are case-sensitive
+        ({"All": True, "mail": False}, {"crm"}),
+        ({"crm": False, "mail": False}, set()),
+        ({"Salesforce": False}, {"crm", "mail"}),
+    ],
+)
+async def test_integrations_select(
+    lab: Lab, integrations: dict[str, Any] | None, expected: set[str]
+) -> None:
+    """`integrations` choose among destinations by name, with `All` for the rest, and travel."""
+    servers = {"crm": lab.script(), "mail": lab.script()}
+    destinations = [lab.destination(server, name) for name, server in servers.items()]
+    async with lab.client(destinations=destinations) as client:
+        receipt = await client.track("Ordered", user_id="u", integrations=integrations)
+        outcome = await receipt.settled()
+    assert {name for name, server in servers.items() if server.requests} == expected
+    assert client.stats().accepted == len(expected)
+    assert client.stats().unrouted == (not expected)
+    if not expected:
+        assert (outcome.kind, outcome.reason) == ("dropped", "unrouted")
+    for server in servers.values():
+        for request in server.requests:
+            assert request.events[0].get("integrations") == integrations
+
+
+@looptime
+async def test_one_destination_gets_every_call(lab: Lab) -> None:
+    """With one destination `integrations` only travel."""
+    server = lab.script()
+    async with lab.client(server) as client:
+        await client.track("Ordered", user_id="u", integrations={"All": False})
+    assert server.requests[0].events[0]["integrations"] == {"All": False}
+
+
+@looptime
+async def test_a_call_too_large_for_one_destination(lab: Lab) -> None:
+    """A destination that takes no such call counts it; the other gets it."""
+    server = lab.script()
+    async with lab.client(destinations=[Place("small"), lab.destination(server)]) as client:
+        receipt = await client.track("Ordered", user_id="u", properties={"a": "x" * 2_000})
+        alias = await client.alias("u2", previous_id="u1")
+        assert (await receipt.settled()).reason == "too_large"
+        assert (await alias.settled()).reason == "unsupported"
+    stats = client.stats().destinations
+    assert stats["small"].dropped_by == {"too_large": 1, "unsupported": 1}
+    assert stats["custom"].delivered == 2
+
+
+@looptime
+async def test_each_destination_has_rules_of_its_own(lab: Lab) -> None:
+    """Batching, queueing and retrying may differ from one destination to the next."""
+    one, two = lab.script(then=500), lab.script(then=500)
+    destinations = [
+        lab.destination(one, "one", retrying=Retrying(max_attempts=1)),
+        lab.destination(two, "two", batching=Batching(max_events=1)),
+    ]
+    retrying = Retrying(max_attempts=0)
+    async with lab.client(destinations=destinations, retrying=retrying) as client:
+        lab.burst(client, 3)
+    assert [len(request.ids) for request in one.requests] == [3, 3]
+    assert [len(request.ids) for request in two.requests] == [1, 1, 1]
+
+
+@looptime
+async def test_a_destination_in_use(lab: Lab) -> None:
+    """A destination serves one client at a time, and another afterwards."""
+    destination = lab.destination(lab.script())
+    async with lab.client(destinations=[destination]):
+        with pytest.raises(ConfigurationError, match="in use"):
+            await lab.client(destinations=[destination]).start()
+    async with lab.client(destinations=[destination]) as client:
+        await lab.track(client)
+    assert client.stats().delivered == 1
+
+
+@looptime
+async def test_the_first_client_goes_on_when_a_second_wants_its_destination(lab: Lab) -> None:
+    """A second client that is refused a destination does not take it from the first."""
+    destination = lab.destination(lab.script())
+    async with lab.client(destinations=[destination]) as client:
+        with pytest.raises(ConfigurationError):
+            await lab.client(destinations=[destination]).start()
+        (receipt,) = await lab.track(client)
+        assert (await receipt.settled()).delivered
+
+
+# --------------------------------------------------------------------------- settings, environment
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"write_key": ""},
+        {"write_key": " key"},
+        {"write_key": "key\n"},
+        {"write_key": "key", "endpoint": "nowhere"},
+        {"write_key": "key", "endpoint": "http://example.com"},
+        {"write_key": "key", "endpoint": "https://key@example.com"},
+        {"destinations": []},
+        {"write_key": "key", "destinations": [Destination("key")]},
+        {"destinations": [Destination("a"), Destination("b")]},
+        {"write_key": "key", "name": "All"},
+        {"write_key": "key", "name": ""},
+        {"write_key": "key", "sending": Sending(http_client=object())},
+    ],
+)
+def test_settings_that_cannot_work(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """They fail where they are written, and never show the key."""
+    monkeypatch.delenv("ASYNCANALYTICS_WRITE_KEY", raising=False)
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncClient(**settings)
+    assert "key@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("group", "fields"),
+    [
+        (Batching, {"max_events": 0}),
+        (Batching, {"max_bytes": 10}),
+        (Batching, {"linger": -1}),
+        (Queueing, {"max_events": 0}),
+        (Queueing, {"max_bytes": 1}),
+        (Queueing, {"when_full": "explode"}),
+        (Queueing, {"max_wait": -1}),
+        (Queueing, {"when_full": "raise", "max_wait": 1}),
+        (Retrying, {"max_attempts": -1}),
+        (Retrying, {"base": 5, "cap": 1}),
+        (Retrying, {"max_elapsed": -1}),
+        (Retrying, {"max_retry_after": 0}),
+        (Sending, {"max_in_flight": 0}),
+        (Sending, {"connect_timeout": 0}),
+        (Sending, {"timeout": 0}),
+    ],
+)
+def test_groups_check_themselves(group: type, fields: dict[str, Any]) -> None:
+    """A wrong setting fails where it is made, and names its group."""
+    with pytest.raises(ConfigurationError, match=group.__name__):
+        group(**fields)
+
+
+@looptime
+async def test_the_environment_gives_what_is_left_out(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Key and endpoint come from the environment unless they are given."""
+    server, other = lab.script(), lab.script()
+    there, here = lab.endpoint(server), lab.endpoint(other)
+    monkeypatch.setenv("ASYNCANALYTICS_WRITE_KEY", "environment")
+    monkeypatch.setenv("ASYNCANALYTICS_ENDPOINT", there.base)
+    async with lab.client(key=None, endpoint=None) as client:
+        await lab.track(client)
+    async with lab.client(key="argument", endpoint=here) as client:
+        await lab.track(client)
+    assert server.requests[0].headers["authorization"] == "Basic ZW52aXJvbm1lbnQ6"
+    assert other.requests[0].headers["authorization"] == "Basic YXJndW1lbnQ6"
+
+
+@pytest.mark.parametrize(
+    ("value", "disabled"),
+    [("1", True), ("true", True), ("Yes", True), (" on ", True), ("0", False), ("", False)],
+)
+@looptime
+async def test_disabled(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, value: str, *, disabled: bool
+) -> None:
+    """A disabled client needs no key, checks and counts calls, and sends nothing."""
+    monkeypatch.setenv("ASYNCANALYTICS_DISABLED", value)
+    server = lab.script()
+    key = None if disabled else lab.KEY
+    async with lab.client(server, key=key) as client:
+        (receipt,) = await lab.track(client)
+        with pytest.raises(InvalidCall):
+            await client.track("Ordered")
+        outcome = await receipt.settled()
+        await client.flush()
+    assert bool(server.requests) is not disabled
+    assert (outcome.reason == "disabled") is disabled
+    assert client.stats().refused == 1
+
+
+@looptime
+async def test_an_argument_wins_over_the_environment(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`disabled=False` sends, whatever the environment says."""
+    monkeypatch.setenv("ASYNCANALYTICS_DISABLED", "1")
+    server = lab.script()
+    async with lab.client(server, disabled=False) as client:
+        await lab.track(client)
+    assert len(server.requests) == 1
+
+
+def test_keys_do_not_show(lab: Lab) -> None:
+    """No repr of a client, a destination or a setting shows a key."""
+    client = lab.client(lab.script())
+    destination = client._flushers[0].destination
+    texts = [repr(client), repr(destination), str(client.stats()), repr(vars(destination))]
+    assert not [text for text in texts if lab.KEY in text]
+
+
+@looptime
+async def test_stats_are_a_record_of_their_moment(lab: Lab) -> None:
+    """Figures that were taken do not change, and can be written as JSON."""
+    server = lab.script(200, 404, then=413)
+    async with lab.client(server, batching=Batching(linger=0)) as client:
+        before = client.stats()
+        for _ in range(3):
+            await (await lab.track(client))[0].settled()
+        after = client.stats()
+    assert (before.accepted, before.delivered) == (0, 0)
+    assert (after.accepted, after.delivered, after.rejected, after.dropped) == (3, 1, 1, 1)
+    plain = json.loads(json.dumps(after.as_dict()))
+    assert plain["destinations"]["custom"]["rejected_by"] == {"404": 1}
+    assert plain["destinations"]["custom"]["dropped_by"] == {"too_large": 1}
+    assert plain["state"] == "open"
+
+
+# ------------------------------------------------------------------------------------ under load
+
+
+@looptime
+async def test_many_tasks_one_client(lab: Lab) -> None:
+    """Hundreds of tasks call at once, the server is shaky, and every call arrives."""
+    server = lab.script(then=200)
+    statuses = itertools.cycle([200, 503, 200, 429, 200, 500, 408])
+    server.then = lambda _: lab.reply(next(statuses), delay=0.01)
+    queueing, retrying = Queueing(max_events=50), Retrying(max_attempts=1000, cap=1)
+    async with lab.client(
+        server, queueing=queueing, retrying=retrying, batching=Batching(max_events=10)
+    ) as client:
+        await asyncio.gather(*(lab.track(client, 5) for _ in range(200)))
+        assert (await client.flush()).delivered == 1000
+    assert {len(each) for each in server.arrived.values()} == {1}
+    assert server.peak <= 4
+
+
+@looptime
+async def test_awaited_calls_let_the_loop_run(lab: Lab) -> None:
+    """A task that only makes calls does not keep the others, or the sending, from running."""
+    server = lab.script()
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    async with lab.client(server) as client:
+        beating = asyncio.create_task(beat())
+        await lab.track(client, 2_000)
+        assert beats >= 10
+        assert server.requests
+        beating.cancel()
+
+
+@looptime
+@pytest.mark.parametrize("seed", range(10))
+async def test_callers_cancelled_at_random(lab: Lab, seed: int) -> None:
+    """Whatever callers are cancelled and whenever, each call is in one place or none."""
+    chance = random.Random(seed)  # noqa: S311 - chance, not secrecy
+    server = lab.script(then=lambda _: lab.reply(chance.choice([200, 503]), delay=chance.random()))
+    queueing = Queueing(max_events=10)
+    retrying = Retrying(max_attempts=1000, base=0.1, cap=0.1)
+    async with lab.client(
+        server, queueing=queueing, retrying=retrying, batching=Batching(linger=0.1)
+    ) as client:
+        tasks = [asyncio.create_task(lab.track(client)) for _ in range(100)]
+        for task in tasks:
+            await asyncio.sleep(chance.random() * 0.05)
+            if chance.random() < 0.5:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await client.flush()
+    assert 0 < client.stats().delivered <= 100
+    assert client.stats().pending == 0
+
+
+@looptime
+async def test_closing_under_load(lab: Lab) -> None:
+    """Calls that race a close are delivered or get `Closed`, and none is lost between."""
+    server = lab.script(then=lab.reply(200, delay=0.01))
+    client = lab.client(server, queueing=Queueing(max_events=20), batching=Batching(linger=0.02))
+    await client.start()
+    errors: list[type] = []
+
+    async def load() -> None:
+        try:
+            while True:
+                await lab.track(client)
+        except (Closed, QueueFull) as error:
+            errors.append(type(error))
+
+    tasks = [asyncio.create_task(load()) for _ in range(10)]
+    await asyncio.sleep(1)
+    stats = await client.aclose(5)
+    await asyncio.gather(*tasks)
+    assert set(errors) == {Closed}
+    assert stats.delivered == stats.accepted > 100
+
+
+@looptime
+async def test_an_http_client_that_is_closed(lab: Lab) -> None:
+    """A closed `httpx.AsyncClient` is refused at the start."""
+    http = lab.http()
+    await http.aclose()
+    client = lab.client(lab.script(), sending={"http_client": http})
+    with pytest.raises(ConfigurationError, match="closed"):
+        await client.start()
+
+
+def test_endpoint_as_text() -> None:
+    """A client takes the text that `endpoints.parse` reads."""
+    client = AsyncClient("key", endpoint="segment@eu")
+    destination = client._flushers[0].destination
+    assert isinstance(destination, Destination)
+    assert destination.endpoint == endpoints.segment(region="eu")

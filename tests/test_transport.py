@@ -1,0 +1,717 @@
+"""The transport over real sockets: every way in which a request can fail, and what comes after."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import socket
+import ssl
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import respx
+import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncanalytics import Batching, ConfigurationError, Retrying, Sending
+from asyncanalytics.errors import NoAnswer
+from asyncanalytics.retrying import MAX_ANSWER
+from asyncanalytics.transport import Transport
+
+if TYPE_CHECKING:
+    from asyncio import StreamReader, StreamWriter
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Lab, Peer
+
+QUICK = Retrying(max_attempts=50, base=0.01, cap=0.01)
+NEVER = Retrying(base=1_000, cap=1_000)  # a retry that is not at once does not come in a test
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+def reset(writer: StreamWriter) -> None:
+    """Close a connection the hard way: the other side gets a reset."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def first_then_well(misbehave: Any, times: int = 1) -> Any:
+    """Make a server that misbehaves on its first requests, and then takes everything."""
+    left = [times]
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        while (request := await peer.read(reader)) is not None:
+            if left[0] > 0:
+                left[0] -= 1
+                await misbehave(writer)
+                return
+            await peer.answer(writer, request)
+
+    return handle
+
+
+async def well(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+    """Take everything."""
+    await peer.serve_on(reader, writer)
+
+
+# -------------------------------------------------------------------------------------- failures
+
+
+async def test_refused_until_the_server_is_there(lab: Lab) -> None:
+    """A closed port is tried again, and the calls arrive once something listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with lab.listening(well) as peer:
+        where = peer.port
+        peer.port = port
+        client = lab.client(peer, retrying=QUICK)
+        peer.port = where
+        await client.start()
+        receipts = lab.burst(client, 3)
+        await asyncio.sleep(0.05)
+        assert client.stats().destinations["custom"].retries > 0
+
+        async def connected(reader: StreamReader, writer: StreamWriter) -> None:
+            await peer.serve_on(reader, writer)
+            writer.close()
+
+        server = await asyncio.start_server(connected, "127.0.0.1", port)
+        assert (await receipts[0].settled()).delivered
+        await client.aclose()
+        server.close()
+    assert client.stats().delivered == 3
+
+
+async def _reset(writer: StreamWriter) -> None:
+    reset(writer)
+
+
+async def _close(writer: StreamWriter) -> None:
+    writer.close()
+
+
+async def _half_close(writer: StreamWriter) -> None:
+    writer.write_eof()
+    await asyncio.sleep(5)
+
+
+async def _partial_headers(writer: StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-le")
+
+
+async def _partial_body(writer: StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}")
+
+
+async def _partial_chunk(writer: StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\n{}")
+
+
+async def _reset_in_the_body(writer: StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}")
+    await writer.drain()
+    await asyncio.sleep(0.02)
+    reset(writer)
+
+
+BROKEN = [_reset, _close, _half_close, _partial_headers, _partial_body, _partial_chunk]
+
+
+@pytest.mark.parametrize("misbehave", [*BROKEN, _reset_in_the_body])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_broken_answer_is_tried_again(lab: Lab, misbehave: Any, times: int) -> None:
+    """Whether the calls arrived is unknown, so they are sent again, with the same ids."""
+    async with (
+        lab.listening(first_then_well(misbehave, times)) as peer,
+        lab.client(peer, retrying=QUICK) as client,
+    ):
+        receipts = lab.burst(client, 3)
+        outcomes = [await receipt.settled() for receipt in receipts]
+    assert {(each.kind, each.attempts) for each in outcomes} == {("delivered", times + 1)}
+    assert len({tuple(request.ids) for request in peer.requests}) == 1
+    counts = [request.headers.get("x-retry-count") for request in peer.requests]
+    assert counts == [None, *map(str, range(1, times + 1))]
+
+
+@pytest.mark.parametrize("misbehave", [_reset, _close, _half_close, _partial_headers])
+async def test_a_stale_connection_is_tried_again_at_once(lab: Lab, misbehave: Any) -> None:
+    """A kept connection that ends under a request says nothing of the server: no pause, no log."""
+    turns = iter(["well", "misbehave"])
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        while (request := await peer.read(reader)) is not None:
+            if next(turns, "well") == "misbehave":
+                await misbehave(writer)
+                return
+            await peer.answer(writer, request)
+
+    async with (
+        lab.listening(handle) as peer,
+        lab.client(peer, retrying=NEVER, batching=Batching(linger=0)) as client,
+    ):
+        await (await lab.track(client))[0].settled()
+        async with asyncio.timeout(2):
+            outcome = await (await lab.track(client))[0].settled()
+    assert (outcome.kind, outcome.attempts) == ("delivered", 2)
+    assert peer.connections == 2
+
+
+@pytest.mark.parametrize("misbehave", [_reset, _close])
+async def test_a_stale_connection_is_tried_again_at_once_but_once(
+    lab: Lab, logged: pytest.LogCaptureFixture, misbehave: Any
+) -> None:
+    """If the new connection breaks too, it is trouble like any other: a pause, and a line."""
+    turns = iter(["well"])
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        while (request := await peer.read(reader)) is not None:
+            if next(turns, "misbehave") == "misbehave":
+                await misbehave(writer)
+                return
+            await peer.answer(writer, request)
+
+    async with lab.listening(handle) as peer:
+        client = lab.client(peer, retrying=NEVER, batching=Batching(linger=0))
+        await client.start()
+        await (await lab.track(client))[0].settled()
+        (receipt,) = await lab.track(client)
+        await asyncio.sleep(0.1)
+        assert len(peer.requests) == 3
+        await client.aclose(0)
+    assert receipt.outcome is not None
+    assert receipt.outcome.reason == "closed"
+    assert [each.levelname for each in logged.records] == ["WARNING", "ERROR"]
+
+
+@pytest.mark.parametrize("misbehave", [_reset, _close])
+async def test_a_new_connection_that_breaks_is_not_stale(
+    lab: Lab, logged: pytest.LogCaptureFixture, misbehave: Any
+) -> None:
+    """A server that accepts and hangs up is not hammered: it is met with the usual pause."""
+    async with lab.listening(first_then_well(misbehave, 10**6)) as peer:
+        client = lab.client(peer, retrying=NEVER)
+        await client.start()
+        await lab.track(client)
+        await asyncio.sleep(0.1)
+        assert len(peer.requests) == 1
+        await client.aclose(0)
+    assert logged.records[0].levelno == logging.WARNING
+
+
+async def test_a_connection_closed_while_idle_is_no_failure(lab: Lab) -> None:
+    """A server that closes after each answer costs a new connection, and no attempt."""
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        request = await peer.read(reader)
+        if request is not None:
+            await peer.answer(writer, request)
+
+    async with (
+        lab.listening(handle) as peer,
+        lab.client(peer, retrying=NEVER, batching=Batching(linger=0)) as client,
+    ):
+        for _ in range(3):
+            outcome = await (await lab.track(client))[0].settled()
+            assert outcome.attempts == 1
+            await asyncio.sleep(0.02)
+    assert peer.connections == 3
+
+
+# -------------------------------------------------------------------------------- endless and slow
+
+
+async def _endless(writer: StreamWriter, head: bytes, piece: bytes) -> None:
+    writer.write(head)
+    while True:
+        writer.write(piece)
+        await writer.drain()
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10_000),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", b"x" * 10_000),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"2710\r\n%s\r\n" % (b"x" * 10_000),
+        ),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n", gzip.compress(b"x" * 10**6)),
+    ],
+    ids=["to-the-end", "length", "chunked", "compressed"],
+)
+async def test_an_endless_body_is_read_to_a_limit(lab: Lab, head: bytes, piece: bytes) -> None:
+    """At most 64 KiB of an answer is read, nothing is inflated, and the connection is closed."""
+    gone = asyncio.Event()
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        request = await peer.read(reader)
+        if request is not None:
+            peer.take(request)
+            try:
+                await _endless(writer, head, piece)
+            finally:
+                gone.set()
+
+    async with lab.listening(handle) as peer, lab.client(peer, retrying=NEVER) as client:
+        answer = await client._transport.post(peer.url + "/v1/batch", {}, b'{"batch":[]}')
+        assert len(answer.body) == MAX_ANSWER
+        await asyncio.wait_for(gone.wait(), 5)
+        async with asyncio.timeout(5):
+            outcome = await (await lab.track(client))[0].settled()
+    assert outcome.delivered
+
+
+async def _silent(_: StreamWriter) -> None:
+    await asyncio.sleep(10)
+
+
+async def _slow_headers(writer: StreamWriter) -> None:
+    for byte in OK[:-3]:
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0.04)
+
+
+async def _slow_body(writer: StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+    for _ in range(1000):
+        writer.write(b"x")
+        await asyncio.sleep(0.04)
+
+
+@pytest.mark.parametrize("misbehave", [_silent, _slow_headers, _slow_body])
+@pytest.mark.parametrize("in_flight", [1, 4])
+async def test_a_slow_answer_meets_the_total_time(lab: Lab, misbehave: Any, in_flight: int) -> None:
+    """However it drips, a request ends in time; the pool is as good as new, again and again."""
+    async with lab.listening(first_then_well(misbehave, 2 * in_flight)) as peer:
+        sending = {"timeout": 0.15, "max_in_flight": in_flight}
+        batching = Batching(max_events=1)
+        async with lab.client(peer, retrying=QUICK, sending=sending, batching=batching) as client:
+            async with asyncio.timeout(10):
+                outcomes = [await each.settled() for each in lab.burst(client, 2 * in_flight)]
+                assert {each.kind for each in outcomes} == {"delivered"}
+                assert {(await (await lab.track(client))[0].settled()).attempts} == {1}
+
+
+async def test_a_timeout_does_not_disturb_the_other_requests(lab: Lab) -> None:
+    """While one request times out and its pool retires, another on it goes on to its end."""
+    turns = iter([_silent])
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        while (request := await peer.read(reader)) is not None:
+            if (misbehave := next(turns, None)) is not None:
+                await misbehave(writer)
+                return
+            await asyncio.sleep(0.2)
+            await peer.answer(writer, request)
+
+    async with lab.listening(handle) as peer:
+        sending = {"timeout": 0.3}
+        async with lab.client(
+            peer, retrying=QUICK, sending=sending, batching=Batching(linger=0)
+        ) as client:
+            (first,) = await lab.track(client)
+            await asyncio.sleep(0.2)
+            (second,) = await lab.track(client)
+            outcome = await second.settled()
+            assert (outcome.kind, outcome.attempts) == ("delivered", 1)
+            assert (await first.settled()).attempts == 2
+
+
+async def test_all_connections_are_closed_with_the_client(lab: Lab) -> None:
+    """After the close no connection is open, those of retired pools included."""
+    open_now: set[Any] = set()
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        open_now.add(writer)
+        misbehaves = peer.connections == 1
+        while (request := await peer.read(reader)) is not None:
+            if misbehaves:
+                assert not await reader.read()  # until the client hangs up
+                break
+            await peer.answer(writer, request)
+        open_now.discard(writer)
+
+    async with lab.listening(handle) as peer:
+        sending = {"timeout": 0.1}
+        async with lab.client(
+            peer, retrying=QUICK, sending=sending, batching=Batching(linger=0)
+        ) as client:
+            await (await lab.track(client))[0].settled()
+            await (await lab.track(client))[0].settled()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        assert not open_now
+
+
+async def test_closing_with_a_dead_socket_keeps_its_deadline(lab: Lab) -> None:
+    """A server that says nothing does not hold up the close."""
+    async with lab.listening(first_then_well(_silent, 100)) as peer:
+        client = lab.client(peer)
+        await client.start()
+        receipts = lab.burst(client, 3)
+        await asyncio.sleep(0.05)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        stats = await client.aclose(0.1)
+        assert loop.time() - start < 1
+    assert stats.destinations["custom"].dropped_by == {"closed": 3}
+    assert all(each.outcome for each in receipts)
+
+
+# ------------------------------------------------------------------------------------------ hostile
+
+HOSTILE = [
+    b"",
+    b"\r\n\r\n",
+    b"\x00" * 1_000,
+    b"\xff\xfe\xfd" * 100,
+    b"SSH-2.0-OpenSSH_9.9\r\n",
+    b"<html>HTTP/0.9</html>",
+    b"HTTP/1.1\r\n\r\n",
+    b"HTTP/1.1 abc OK\r\n\r\n",
+    b"HTTP/1.1 99 Low\r\n\r\n",
+    b"HTTP/1.1 1000 High\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 -200 OK\r\n\r\n",
+    b"HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/2.0 200\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000,
+    b"HTTP/1.1 503 " + b"x" * 200_000 + b"\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nx: " + b"y" * 200_000 + b"\r\n\r\n",
+    b"HTTP/1.1 503 No\r\n" + b"a: b\r\n" * 20_000 + b"\r\n",
+    b"HTTP/1.1 503 No\r\nno colon here\r\n\r\n",
+    b"HTTP/1.1 503 No\r\n: empty\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nx: a\x00b\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nx\xff: \xff\xfe\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nretry-after: \xff\xfe\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nretry-after: " + b"9" * 5_000 + b"\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nretry-after: " + "٣".encode() + b"\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nretry-after: Mon, 99 Foo 99999 99:99:99 GMT\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffffffff\r\n",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: rot13\r\n\r\n{}",
+    b"HTTP/1.1 307 Go\r\nlocation: \xff://\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nset-cookie: " + b"=;=;" * 1_000 + b"\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 No\r\nset-cookie: a=b; expires=never; domain=..\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 503 No\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
+]
+
+
+async def _survives(lab: Lab, answer: bytes) -> None:
+    """Assert that after this answer the calls are delivered, or have ended by it."""
+
+    async def hostile(writer: StreamWriter) -> None:
+        writer.write(answer)
+
+    async with lab.listening(first_then_well(hostile)) as peer:
+        http = httpx.AsyncClient(verify=False)  # noqa: S501 - no TLS here, and quick to make
+        sending = {"http_client": http, "timeout": 5.0}
+        settings = {"retrying": QUICK, "sending": sending, "batching": Batching(linger=0)}
+        async with http, lab.client(peer, **settings) as client:
+            receipts = lab.burst(client, 2)
+            async with asyncio.timeout(10):
+                outcomes = [await receipt.settled() for receipt in receipts]
+                fresh = await (await lab.track(client))[0].settled()
+        assert fresh.delivered or fresh.status in (401, 403)
+        for receipt, outcome in zip(receipts, outcomes, strict=True):
+            if outcome.delivered and receipt.message_id not in peer.arrived:
+                assert b" 200" in answer  # the server said so
+                peer.arrived[receipt.message_id] = []
+
+
+@pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
+async def test_hostile_answers(lab: Lab, answer: bytes) -> None:
+    """No status line or header hangs the client or ends its flusher."""
+    await _survives(lab, answer)
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            b"content-length: 0",
+            b"content-length: 5",
+            b"transfer-encoding: chunked",
+            b"connection: close",
+            b"retry-after: 1e9",
+            b"content-type: \xe9",
+            b"",
+        ]
+    )
+    | st.binary(max_size=30),
+    max_size=5,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    status=st.integers(min_value=100, max_value=999).filter(lambda each: each // 100 != 2),
+    headers=LINES,
+    body=st.binary(max_size=50),
+)
+async def test_random_answers(
+    new_lab: type[Lab], status: int, headers: list[bytes], body: bytes
+) -> None:
+    """Whatever bytes make up an answer, the law holds and the client goes on."""
+    head = b"HTTP/1.1 %d Odd\r\n" % status + b"".join(line + b"\r\n" for line in headers)
+    with new_lab() as lab:
+        await _survives(lab, head + b"\r\n" + body)
+
+
+@settings(max_examples=40, deadline=None)
+@given(answer=st.binary(max_size=200))
+async def test_random_bytes(new_lab: type[Lab], answer: bytes) -> None:
+    """Whatever bytes come back, the law holds and the client goes on."""
+    with new_lab() as lab:
+        await _survives(lab, answer)
+
+
+# ---------------------------------------------------------------------------------------- redirects
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("own", [True, False])
+async def test_redirects_are_never_followed(lab: Lab, status: int, *, own: bool) -> None:
+    """No second host sees a body or a key, not even where the user's client follows redirects."""
+    async with lab.listening(well, host="127.0.0.2") as thief:
+        target = f"http://127.0.0.2:{thief.port}/v1/batch".encode()
+
+        async def redirect(writer: StreamWriter) -> None:
+            head = b"HTTP/1.1 %d Go\r\nlocation: %s\r\ncontent-length: 0\r\n\r\n"
+            writer.write(head % (status, target))
+
+        async with (
+            lab.listening(first_then_well(redirect, 2)) as peer,
+            httpx.AsyncClient(follow_redirects=True) as http,
+        ):
+            sending = {} if own else {"http_client": http}
+            async with lab.client(peer, retrying=QUICK, sending=sending) as client:
+                assert (await (await lab.track(client))[0].settled()).attempts == 3
+        assert thief.connections == 0
+
+
+# -------------------------------------------------------------------------------- the user's client
+
+
+async def test_the_users_client_is_used_as_it_is_and_not_closed(lab: Lab) -> None:
+    """Its headers travel, its auth does not take the key's place, and it is open afterwards."""
+    async with (
+        lab.listening(well) as peer,
+        httpx.AsyncClient(auth=("someone", "else"), headers={"x-mine": "1"}) as http,
+    ):
+        async with lab.client(peer, sending={"http_client": http}) as client:
+            await lab.track(client)
+        assert not http.is_closed
+        await http.post(peer.url, content=b'{"batch":[]}')
+    request = peer.requests[0]
+    assert request.headers["authorization"] == "Basic YS1rZXktdGhhdC1vcGVucy1ub3RoaW5nOg=="
+    assert request.headers["x-mine"] == "1"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["content-type"] == "application/json"
+
+
+async def test_httpx2_is_taken_too(lab: Lab) -> None:
+    """A client of httpx2 works as one of httpx does, its failures included."""
+    httpx2 = pytest.importorskip("httpx2")
+    async with (
+        lab.listening(first_then_well(_reset, 2)) as peer,
+        httpx2.AsyncClient(follow_redirects=True) as http,
+    ):
+        sending = {"http_client": http}
+        async with lab.client(peer, retrying=QUICK, sending=sending) as client:
+            outcome = await (await lab.track(client))[0].settled()
+        assert not http.is_closed
+    assert (outcome.kind, outcome.attempts) == ("delivered", 3)
+
+
+async def test_a_users_client_that_is_closed_meanwhile(lab: Lab) -> None:
+    """When its owner closes it, the calls are tried again, and end as expired."""
+    async with lab.listening(well) as peer:
+        http = httpx.AsyncClient()
+        retrying = Retrying(max_attempts=2, base=0.01, cap=0.01)
+        async with lab.client(peer, retrying=retrying, sending={"http_client": http}) as client:
+            await http.aclose()
+            assert (await (await lab.track(client))[0].settled()).reason == "expired"
+
+
+async def test_a_users_client_whose_hook_raises(lab: Lab) -> None:
+    """What a hook of the user's client raises is met with a retry, not with the engine's end."""
+    raised = iter([ValueError("mine")])
+
+    async def hook(_: httpx.Request) -> None:
+        if (error := next(raised, None)) is not None:
+            raise error
+
+    async with (
+        lab.listening(well) as peer,
+        httpx.AsyncClient(event_hooks={"request": [hook]}) as http,
+        lab.client(peer, retrying=QUICK, sending={"http_client": http}) as client,
+    ):
+        assert (await (await lab.track(client))[0].settled()).attempts == 2
+
+
+@pytest.mark.parametrize("client", [httpx.Client, object, dict, lambda: "https://example.com"])
+def test_what_is_no_async_client_is_refused(client: Any) -> None:
+    """A sync client, or anything else, is refused when the client is made, and named."""
+    http = client()
+    with pytest.raises(ConfigurationError, match=type(http).__name__):
+        Transport(Sending(http_client=http), connections=1)
+    if isinstance(http, httpx.Client):
+        http.close()
+
+
+# ------------------------------------------------------------------------------------ what is sent
+
+
+async def test_cookies_are_not_kept(lab: Lab) -> None:
+    """What an endpoint sets as a cookie does not come back to it."""
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        while (request := await peer.read(reader)) is not None:
+            peer.take(request)
+            writer.write(b"HTTP/1.1 200 OK\r\nset-cookie: a=b; path=/\r\ncontent-length: 0\r\n\r\n")
+
+    async with (
+        lab.listening(handle) as peer,
+        lab.client(peer, batching=Batching(linger=0)) as client,
+    ):
+        for _ in range(3):
+            await (await lab.track(client))[0].settled()
+    assert len(peer.requests) == 3
+    assert not [request for request in peer.requests if "cookie" in request.headers]
+
+
+@pytest.mark.parametrize("compress", [True, False, None])
+async def test_gzip_is_a_choice(lab: Lab, *, compress: bool | None) -> None:
+    """Requests are compressed where that is chosen, or where the endpoint is known to take it."""
+    async with lab.listening(well) as peer:
+        endpoint = lab.endpoint(peer, gzip=True)
+        sending = Sending(gzip=compress)
+        async with lab.client(endpoint=endpoint, sending=sending) as client:
+            lab.burst(client, 20)
+    encodings = {request.headers.get("content-encoding") for request in peer.requests}
+    assert encodings == ({None} if compress is False else {"gzip"})
+    assert {len(request.ids) for request in peer.requests} == {20}
+
+
+async def test_connections_are_kept(lab: Lab) -> None:
+    """Requests that follow each other share one connection."""
+    async with (
+        lab.listening(well) as peer,
+        lab.client(peer, batching=Batching(linger=0)) as client,
+    ):
+        for _ in range(5):
+            await (await lab.track(client))[0].settled()
+    assert (len(peer.requests), peer.connections) == (5, 1)
+
+
+# ---------------------------------------------------------------------------------------------- TLS
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
+    """A certificate authority that this process trusts."""
+    made = trustme.CA()
+    root = tmp_path / "root.pem"
+    made.cert_pem.write_to_path(root)
+    monkeypatch.setenv("SSL_CERT_FILE", str(root))
+    return made
+
+
+def tls(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """A server's side of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("trouble", ["none", "unknown", "name", "expired", "plain"])
+async def test_tls(lab: Lab, authority: trustme.CA, trouble: str) -> None:
+    """A certificate must be known, right and valid; without one nothing is sent, ever."""
+    past = datetime.now(UTC) - timedelta(days=1)
+    issuer = trustme.CA() if trouble == "unknown" else authority
+    name = "example.test" if trouble == "name" else "127.0.0.1"
+    expiry = past if trouble == "expired" else None
+    context = None if trouble == "plain" else tls(issuer.issue_cert(name, not_after=expiry))
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        await peer.serve_on(reader, writer)
+
+    retrying = Retrying(max_attempts=2, base=0.01, cap=0.01)
+    async with lab.listening(handle, tls=context) as peer:
+        secure = peer.url.replace("http:", "https:")
+        endpoint = lab.endpoint(peer)
+        object.__setattr__(endpoint, "base", secure)
+        lab._servers[secure] = peer
+        sending = Sending(connect_timeout=0.2)
+        async with lab.client(endpoint=endpoint, sending=sending, retrying=retrying) as client:
+            outcome = await (await lab.track(client))[0].settled()
+    if trouble == "none":
+        assert outcome.delivered
+    else:
+        assert (outcome.reason, outcome.attempts) == ("expired", 3)
+        assert not peer.requests
+
+
+# -------------------------------------------------------------------------------- what httpx raises
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError,
+        httpx.ReadError,
+        httpx.WriteError,
+        httpx.CloseError,
+        httpx.ConnectTimeout,
+        httpx.ReadTimeout,
+        httpx.WriteTimeout,
+        httpx.PoolTimeout,
+        httpx.ProxyError,
+        httpx.UnsupportedProtocol,
+        httpx.LocalProtocolError,
+        httpx.RemoteProtocolError,
+        httpx.DecodingError,
+        httpx.TooManyRedirects,
+        OSError,
+        ConnectionResetError,
+        ssl.SSLError,
+        TimeoutError,
+        RuntimeError,
+    ],
+)
+async def test_every_failure_of_httpx_is_no_answer(error: type[Exception]) -> None:
+    """Whatever httpx raises comes out as `NoAnswer`, with a reason and nothing of the request."""
+    transport = Transport(Sending(), connections=1)
+    await transport.open()
+    with respx.mock() as router:
+        router.post("https://h.test/v1/batch").mock(side_effect=error)
+        with pytest.raises(NoAnswer) as caught:
+            await transport.post("https://h.test/v1/batch", {"authorization": "secret"}, b"secret")
+        assert "secret" not in repr(caught.value)
+        assert caught.value.reason
+        assert not caught.value.stale
+    await transport.aclose()
+
+
+async def test_headers_come_back_in_lower_case() -> None:
+    """An answer's headers are found whatever their case was."""
+    transport = Transport(Sending(), connections=1)
+    await transport.open()
+    with respx.mock() as router:
+        router.post("https://h.test/").respond(503, headers={"Retry-AFTER": "5"}, text="no")
+        answer = await transport.post("https://h.test/", {}, b"")
+    assert (answer.status, answer.headers["retry-after"], answer.body) == (503, "5", b"no")
+    await transport.aclose()
