@@ -6,7 +6,9 @@ import sys
 
 from asyncanalytics.errors import MissingExtra
 
-_CONFIGURATION = 3  # as in cli/exits.py, which cannot be imported where its extra is missing
+# As in cli/exits.py, which cannot be imported where its extra is missing.
+_CONFIGURATION = 3
+_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -19,6 +21,8 @@ def main() -> int:
     except MissingExtra as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - rich is what is missing
         return _CONFIGURATION
+    except KeyboardInterrupt:  # so early that nothing has begun
+        return _INTERRUPTED
     return run()
 
 

@@ -247,7 +247,7 @@ class Flusher:
                 verdict = Retry(f"its code raised {describe(error)}")
         self._pace.note(succeeded=not isinstance(verdict, Retry))
         if isinstance(verdict, Retry) and not verdict.at_once:
-            text = "%s; trying again, %d events wait"
+            text = "%s; trying again; pending: %d"
             self._say("retry", logging.WARNING, text, verdict.reason, self.buffer.pending)
         return verdict
 

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _KEEP_ALIVE = 55.0  # seconds: load balancers commonly close idle connections after 60
 _CLOSE_WITHIN = 1.0  # seconds
 
+# The environment's proxies are for other hosts than this machine.
+_LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+
 # What httpx lets through: sockets, TLS, and a pool that its owner has closed.
 _LET_THROUGH = (OSError, RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
@@ -160,6 +163,7 @@ class Transport:
                 keepalive_expiry=_KEEP_ALIVE,
             ),
             headers={"accept": "*/*"},
+            mounts=dict.fromkeys(_LOOPBACK),
         )
         client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
         return _Pool(client)

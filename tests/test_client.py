@@ -554,6 +554,18 @@ async def test_flush_does_not_linger(lab: Lab) -> None:
 
 
 @looptime
+async def test_flush_hurries_all_that_waits(lab: Lab) -> None:
+    """What is left over after the full batches does not linger either."""
+    server = lab.script(then=lab.reply(200, delay=1))
+    batching, sending = Batching(linger=100, max_events=3), {"max_in_flight": 1}
+    async with lab.client(server, batching=batching, sending=sending) as client:
+        lab.burst(client, 7)
+        await asyncio.sleep(0.5)
+        assert (await client.flush()).delivered == 7
+        assert now() == 3
+
+
+@looptime
 async def test_flush_times_out(lab: Lab) -> None:
     """A flush that takes too long says how much is pending; delivery goes on."""
     server = lab.script(then=lab.reply(200, delay=5))
@@ -997,6 +1009,34 @@ async def test_closing_under_load(lab: Lab) -> None:
     await asyncio.gather(*tasks)
     assert set(errors) == {Closed}
     assert stats.delivered == stats.accepted > 100
+
+
+@looptime
+async def test_closing_with_a_batch_half_done(lab: Lab) -> None:
+    """At the deadline a batch that was cut in two keeps what has ended of it."""
+    server = lab.script(400, 200, then=lab.reply(200, delay=1e9))
+    client = lab.client(server, sending={"timeout": 1e6})
+    await client.start()
+    receipts = lab.burst(client, 4)
+    await receipts[0].settled()
+    stats = await client.aclose(1)
+    assert (stats.delivered, stats.dropped, stats.pending) == (2, 2, 0)
+    reasons = [each.outcome.reason for each in receipts if each.outcome]
+    assert reasons == ["", "", "closed", "closed"]
+
+
+@looptime
+async def test_closing_in_the_moment_of_a_call(lab: Lab) -> None:
+    """A call that has paused for the loop's sake when the client closes is not accepted."""
+    client = lab.client(lab.script())
+    await client.start()
+    calls = [asyncio.create_task(lab.track(client)) for _ in range(1_000)]
+    closing = asyncio.create_task(client.aclose())
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    stats = await closing
+    refused = [each for each in results if isinstance(each, Closed)]
+    assert refused
+    assert stats.delivered == stats.accepted == 1_000 - len(refused)
 
 
 @looptime

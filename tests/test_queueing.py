@@ -260,8 +260,10 @@ async def test_closing_while_callers_wait(lab: Lab) -> None:
             await call(analytics, number)
         waiting = [asyncio.create_task(call(analytics, ROOM + number)) for number in range(3)]
         await asyncio.sleep(1)
-        await analytics.aclose(60)
+        closing = asyncio.create_task(analytics.aclose(60))
         results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert asyncio.get_running_loop().time() == 1  # not when the server has answered
+        await closing
     assert {type(result) for result in results} == {Closed}
     assert users(server) == ["u0", "u1", "u2", "u3"]
     assert analytics.stats().delivered == ROOM

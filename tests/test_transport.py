@@ -326,6 +326,30 @@ async def test_a_timeout_does_not_disturb_the_other_requests(lab: Lab) -> None:
             assert (await first.settled()).attempts == 2
 
 
+async def test_nothing_of_a_pool_is_used_after_a_timeout(lab: Lab) -> None:
+    """After a timeout not even the idle connections of its pool serve again: one may be stuck."""
+    hangs = asyncio.Event()
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        while (request := await peer.read(reader)) is not None:
+            if hangs.is_set():
+                hangs.clear()
+                await reader.read()  # until the client hangs up
+                return
+            await asyncio.sleep(0.02)
+            await peer.answer(writer, request)
+
+    async with lab.listening(handle) as peer:
+        sending, batching = {"timeout": 0.15}, Batching(linger=0, max_events=1)
+        async with lab.client(peer, retrying=QUICK, sending=sending, batching=batching) as client:
+            lab.burst(client, 2)
+            await client.flush()
+            assert peer.connections == 2
+            hangs.set()
+            assert (await (await lab.track(client))[0].settled()).attempts == 2
+            assert peer.connections == 3
+
+
 async def test_all_connections_are_closed_with_the_client(lab: Lab) -> None:
     """After the close no connection is open, those of retired pools included."""
     open_now: set[Any] = set()

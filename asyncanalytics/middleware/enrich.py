@@ -72,7 +72,7 @@ def _beside(given: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[st
 def _filled(given: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     found = _beside(given, more)
     for name, value in more.items():
-        own = found[name]
-        if name in given and isinstance(own, dict) and isinstance(value, dict):
+        own = given.get(name)
+        if isinstance(own, dict) and isinstance(value, dict):
             found[name] = _filled(own, value)
     return found

@@ -1,0 +1,26 @@
+"""The command line: try it out, send calls from a shell, run a collector. Needs the extra `cli`.
+
+What a machine reads goes to standard output; notes and errors go to standard error, an error
+as one line that holds neither a key nor what a call carries. Exit codes:
+
+- 0: done; every call was delivered
+- 1: something was not delivered: the endpoint refused it, or the client gave it up
+- 2: the command line, a call or a line of input is wrong
+- 3: a key, an endpoint, a file, an address or an extra is missing or cannot work
+- 4: time ran out before the endpoint acknowledged everything
+- 5: the demo could not prove what it promises
+- 130: interrupted with Ctrl-C
+"""
+
+from __future__ import annotations
+
+from asyncanalytics.errors import MissingExtra
+
+try:
+    from asyncanalytics.cli.app import app, run
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("typer", "rich"):
+        raise
+    raise MissingExtra("the command line", "cli") from error
+
+__all__ = ["app", "run"]

@@ -1,0 +1,276 @@
+"""`collect`: run the collector until Ctrl-C, misbehaving where that is asked for.
+
+With `--tail` events are shown as they arrive. They are read over the collector's own JSON API,
+in a thread, so what is shown is what is kept.
+"""
+# Annotations are read at run time: typer makes the options from them.
+
+import _thread
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from asyncanalytics.cli.exits import Exit, Failure
+from asyncanalytics.cli.options import Json
+from asyncanalytics.cli.output import note, print_json, printable, say
+from asyncanalytics.cli.reading import Reader
+
+if TYPE_CHECKING:
+    from asyncanalytics.collector import Collector
+
+_FAULTS = "Faults, to see what your own app does when the endpoint is down"
+_EVERY = 0.2  # seconds between two looks for new events
+
+Host = Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")]
+Port = Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="0 takes a free one.")]
+Kept = Annotated[
+    Path | None,
+    typer.Option("--path", metavar="FILE", help="Keep events in this SQLite file, not in memory."),
+]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--write-key",
+        metavar="KEY",
+        envvar="ASYNCANALYTICS_COLLECT_KEYS",
+        help="Let in this key; repeat it. Unless given, any key, and none.",
+        show_default=False,
+    ),
+]
+Hosts = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", metavar="NAME", help="Answer under this name too; repeat it."),
+]
+HowBad = Annotated[
+    Literal["lenient", "strict", "partial"],
+    typer.Option(help="How bad events are answered: with 200, with 400, or with 207."),
+]
+Tail = Annotated[bool, typer.Option("--tail", help="Show events as they arrive.")]
+FailStatus = Annotated[
+    int | None,
+    typer.Option(metavar="STATUS", help="Answer with this status.", rich_help_panel=_FAULTS),
+]
+FailDrop = Annotated[
+    bool,
+    typer.Option("--fail-drop", help="Close the connection instead.", rich_help_panel=_FAULTS),
+]
+FailDelay = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        help="Answer so much later; alone, the answer is right.",
+        rich_help_panel=_FAULTS,
+    ),
+]
+FailRetryAfter = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="The Retry-After header.", rich_help_panel=_FAULTS),
+]
+FailShare = Annotated[
+    float,
+    typer.Option(metavar="SHARE", help="For this part of the requests.", rich_help_panel=_FAULTS),
+]
+FailCount = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="For so many requests, and no more.", rich_help_panel=_FAULTS),
+]
+FailAfter = Annotated[
+    bool,
+    typer.Option(
+        "--fail-after",
+        help="Keep the events first: only the answer fails.",
+        rich_help_panel=_FAULTS,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Makes --fail-share repeatable.", rich_help_panel=_FAULTS),
+]
+
+
+def collect(
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = 8010,
+    path: Kept = None,
+    write_key: Keys = None,
+    allow_host: Hosts = None,
+    mode: HowBad = "lenient",
+    tail: Tail = False,
+    json: Json = False,
+    fail_status: FailStatus = None,
+    fail_drop: FailDrop = False,
+    fail_delay: FailDelay = 0.0,
+    fail_retry_after: FailRetryAfter = None,
+    fail_share: FailShare = 1.0,
+    fail_count: FailCount = None,
+    fail_after: FailAfter = False,
+    seed: Seed = None,
+) -> None:
+    """Run a collector: an endpoint of your own, for tests and for trying things out.
+
+    It takes what a Segment-compatible endpoint takes, keeps it, and gives it back as JSON. Ctrl-C
+    ends it. With --json the first line says where it listens, each event of --tail is a line, and
+    the last line has the figures.
+    """
+    fault = _fault(
+        fail_status,
+        fail_delay,
+        drop=fail_drop,
+        retry_after=fail_retry_after,
+        share=fail_share,
+        count=fail_count,
+        after=fail_after,
+    )
+    with _collector(
+        path, write_keys=write_key or None, allowed_hosts=allow_host, mode=mode, seed=seed
+    ) as collector:
+        _misbehave(collector, fault)
+        with _tailing(json=json) if tail else contextlib.nullcontext(_no_tail) as start_tail:
+            _run(collector, host, port, _on_start(start_tail, json=json))
+        _say_goodbye(collector, json=json)
+
+
+def _fault(status: int | None, delay: float, **more: Any) -> dict[str, Any] | None:
+    """Return the one fault that the options ask for, or None where they ask for none."""
+    instead = more["drop"] or more["after"] or more["retry_after"] is not None
+    if status is None and not (delay or instead or more["share"] != 1 or more["count"]):
+        return None
+    slow_but_right = delay and not instead
+    return {"status": status or (None if slow_but_right else 503), "delay": delay} | more
+
+
+@contextlib.contextmanager
+def _collector(path: Path | None, **settings: Any) -> "Iterator[Collector]":
+    from asyncanalytics.collector import Collector
+
+    try:
+        collector = Collector(path, **settings)
+    except ValueError as error:
+        raise Failure(str(error), Exit.CONFIGURATION) from None
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise Failure(f"--path cannot be used: {reason}", Exit.CONFIGURATION) from None
+    with collector:
+        yield collector
+
+
+def _misbehave(collector: "Collector", fault: dict[str, Any] | None) -> None:
+    if fault is None:
+        return
+    try:
+        collector.misbehave(**fault)
+    except ValueError as error:
+        raise Failure(f"--fail-*: {error}", Exit.USAGE) from None
+    note(f"this collector misbehaves: {_fault_text(**fault)}")
+
+
+def _fault_text(
+    *, status: int | None, drop: bool, delay: float, share: float, count: int | None, **_: Any
+) -> str:
+    what = "drops connections" if drop else f"answers {status}" if status else "answers"
+    late = f" after {delay:g} s" if delay else ""
+    part = f", for {share:.0%} of the requests" if share < 1 else ""
+    return f"{what}{late}{part}" + (f", {count:,} times" if count else "")
+
+
+def _run(collector: "Collector", host: str, port: int, on_start: Callable[[str], None]) -> None:
+    try:
+        collector.run(host, port, on_start=on_start)
+    except OSError as error:
+        reason = (error.strerror or "no such address").partition(" (")[0]
+        problem = f"cannot listen on {host} port {port}: {reason}"
+        raise Failure(problem, Exit.CONFIGURATION) from None
+
+
+def _on_start(start_tail: Callable[[str], None], *, json: bool) -> Callable[[str], None]:
+    def on_start(url: str) -> None:
+        if json:
+            print_json({"listening": url})
+        else:
+            _say_hello(url)
+        start_tail(url)
+
+    return on_start
+
+
+def _say_hello(url: str) -> None:
+    say(("collecting", "bold green"), f" on {url} until Ctrl-C")
+    say(("  send  ", "bold"), f'AsyncClient("any-key", endpoint="{url}")')
+    say(("        ", "bold"), f"asyncanalytics track Hello --user-id u1 --endpoint {url}")
+    say(("  read  ", "bold"), f"curl '{url}/events?limit=10'   curl {url}/stats")
+
+
+def _say_goodbye(collector: "Collector", *, json: bool) -> None:
+    stats = collector.stats()
+    if json:
+        print_json({"stats": stats.as_dict()})
+        return
+    kept = f"{stats.events:,} events ({stats.good:,} good, {stats.bad:,} bad)"
+    twice = f", {stats.duplicates:,} of them arrived again" if stats.duplicates else ""
+    say(f"{stats.requests:,} requests, {kept}{twice}")
+
+
+# ----------------------------------------------------------------------------------------- tail
+
+
+def _no_tail(_: str) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    stop: threading.Event
+    json: bool
+
+    def run(self, url: str) -> None:
+        reader, since = Reader(url), datetime.now(UTC).isoformat()
+        while not self.stop.wait(_EVERY):
+            try:
+                for event in reader.events(since=since):
+                    print_json(event) if self.json else _show(event)
+            except BrokenPipeError:
+                _thread.interrupt_main()  # nobody reads any more: end as with Ctrl-C
+                return
+            except Failure:
+                pass  # the collector ends before its tail, which is no news
+
+
+@contextlib.contextmanager
+def _tailing(*, json: bool) -> Iterator[Callable[[str], None]]:
+    tail = _Tail(threading.Event(), json)
+    threads: list[threading.Thread] = []
+
+    def start(url: str) -> None:
+        thread = threading.Thread(target=tail.run, args=(url,), daemon=True)
+        thread.start()
+        threads.append(thread)
+
+    try:
+        yield start
+    finally:
+        tail.stop.set()
+        for thread in threads:
+            thread.join(1.0)
+
+
+def _show(event: dict[str, Any]) -> None:
+    good = event["verdict"] == "good"
+    when = event["received_at"].partition("T")[2].rstrip("Z")
+    who = event["user_id"] or event["anonymous_id"] or "nobody"
+    what = event["event"] or event["payload"].get("name") or event["payload"].get("groupId") or ""
+    say(
+        (when, "dim"),
+        ("  good " if good else "  bad  ", "green" if good else "bold red"),
+        f" {printable(event['type'] or 'unknown'):<8} ",
+        (printable(str(who)), "cyan"),
+        f"  {printable(str(what))}",
+        ("" if good else f"  {event['reason']}", "red"),
+    )

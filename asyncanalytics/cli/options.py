@@ -1,0 +1,136 @@
+"""The options that several commands share, and how a command comes to have them.
+
+The fields of `Common` are options of every command that is made by `call_command`; the command
+gets them as one value.
+"""
+# Annotations are read at run time here and in the rooms that use this one.
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+_CALL = "The call"
+_SENDING = "Where and how"
+
+Pairs = list[str] | None
+
+UserId = Annotated[
+    str | None, typer.Option("--user-id", metavar="ID", help="Your own id of the user.")
+]
+AnonymousId = Annotated[
+    str | None,
+    typer.Option("--anonymous-id", metavar="ID", help="An id for a user not known yet."),
+]
+Traits = Annotated[
+    Pairs, typer.Option("--trait", metavar="NAME=TEXT", help="NAME=TEXT or NAME:=JSON; repeat it.")
+]
+Properties = Annotated[
+    Pairs,
+    typer.Option("--property", metavar="NAME=TEXT", help="NAME=TEXT or NAME:=JSON; repeat it."),
+]
+Category = Annotated[str | None, typer.Option("--category", metavar="TEXT", help="Its category.")]
+WriteKey = Annotated[
+    str | None,
+    typer.Option(
+        "--write-key",
+        metavar="KEY",
+        envvar="ASYNCANALYTICS_WRITE_KEY",
+        help="Better in the environment: other users of the machine can see this option.",
+        show_default=False,
+        rich_help_panel=_SENDING,
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="NAME|URL",
+        envvar="ASYNCANALYTICS_ENDPOINT",
+        help="A system that `asyncanalytics endpoints` lists, or a URL. Segment unless given.",
+        show_default=False,
+        rich_help_panel=_SENDING,
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON, for machines.", rich_help_panel=_SENDING)
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Show what the endpoint says of a refusal. It may quote the call.",
+        rich_help_panel=_SENDING,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Common:
+    """What every command that sends one call takes."""
+
+    context: Annotated[
+        Pairs,
+        typer.Option(
+            "--context",
+            metavar="NAME=TEXT",
+            help="As --property; a dot nests, as in page.path=/cart.",
+            rich_help_panel=_CALL,
+        ),
+    ] = None
+    integrations: Annotated[
+        Pairs,
+        typer.Option(
+            "--integration",
+            metavar="NAME:=JSON",
+            help="Which destinations get it, as in All:=false.",
+            rich_help_panel=_CALL,
+        ),
+    ] = None
+    timestamp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ISO8601", help="When it happened; now unless given.", rich_help_panel=_CALL
+        ),
+    ] = None
+    message_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Servers drop a second call with the same one. Made unless given.",
+            rich_help_panel=_CALL,
+        ),
+    ] = None
+    write_key: WriteKey = None
+    endpoint: Where = None
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="How long to wait for delivery, retries included.",
+            rich_help_panel=_SENDING,
+        ),
+    ] = 10.0
+    json: Json = False
+    verbose: Verbose = False
+
+
+def call_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Make the parameter `common` of a command the options of `Common`."""
+    shared = inspect.signature(Common).parameters
+    own = [each for each in inspect.signature(command).parameters.values() if each.name != "common"]
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        common = Common(**{name: given.pop(name) for name in shared})
+        command(**given, common=common)
+
+    parameters = [*own, *shared.values()]
+    with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_options
