@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AliasGenerator,
@@ -119,7 +119,7 @@ MessageId = Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_ID)]
 class _Fields(BaseModel):
     """Shared ways: both spellings are taken, unknown fields are carried, errors show no values."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         alias_generator=AliasGenerator(alias=to_camel),
         populate_by_name=True,
         extra="allow",

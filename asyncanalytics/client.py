@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from asyncanalytics.receipts import SettleHook
     from asyncanalytics.wire import CallWire
 
-logger = logging.getLogger("asyncanalytics")
+logger: logging.Logger = logging.getLogger("asyncanalytics")
 # The running loop or None, without an exception where there is none: asyncio documents it as
 # low-level, and it is what get_running_loop itself calls.
 _running_loop = asyncio._get_running_loop  # noqa: SLF001

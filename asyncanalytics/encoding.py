@@ -278,9 +278,9 @@ class Envelope:
         self._first = b'{"sentAt":"%s",' + _members(in_body).replace(b"%", b"%%")
         self._message_id = b'"messageId":"%s",' if message_id else b""
         self._separator = b",{" + members
-        self.per_event = len(self._separator)
+        self.per_event: int = len(self._separator)
         """Bytes that each event takes beyond its own."""
-        self.size = len(self.pack([b""], "")) - self.per_event
+        self.size: int = len(self.pack([b""], "")) - self.per_event
         """Bytes around the events, exact together with `per_event`."""
 
     def pack(self, bodies: Iterable[bytes], ids: str) -> bytes:

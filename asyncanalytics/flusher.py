@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asyncanalytics.settings import Batching, Queueing, Retrying
     from asyncanalytics.stats import DropReason
 
-logger = logging.getLogger("asyncanalytics")
+logger: logging.Logger = logging.getLogger("asyncanalytics")
 
 _INTENDED = frozenset({"middleware", "disabled"})  # drops that were asked for: not logged
 _OUTAGE = frozenset({"retry", "halt", "expired"})  # trouble that a delivery ends
@@ -55,12 +55,12 @@ class Flusher:
     ) -> None:
         """Make the buffer; nothing runs before `start`."""
         self.destination = destination
-        self.name = destination.name
-        self.batching = destination.batching or batching
-        self.queueing = destination.queueing or queueing
-        self.retrying = destination.retrying or retrying
-        self.buffer = MemoryBuffer(self.queueing, destination.limits(self.batching))
-        self.ledger = Ledger()
+        self.name: str = destination.name
+        self.batching: Batching = destination.batching or batching
+        self.queueing: Queueing = destination.queueing or queueing
+        self.retrying: Retrying = destination.retrying or retrying
+        self.buffer: MemoryBuffer = MemoryBuffer(self.queueing, destination.limits(self.batching))
+        self.ledger: Ledger = Ledger()
         self._makes_room = self.queueing.when_full in ("drop_newest", "drop_oldest")
         self._max_in_flight = max_in_flight
         self._pace = Pace(max_in_flight)

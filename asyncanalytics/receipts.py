@@ -41,9 +41,9 @@ class Receipt:
 
     def __init__(self, call: str, message_id: str, body: bytes) -> None:
         """Made by the client; `body` is the encoded call without its opening brace."""
-        self.call = call
-        self.message_id = message_id
-        self.body = body
+        self.call: str = call
+        self.message_id: str = message_id
+        self.body: bytes = body
         self.outcome: Outcome | None = None
         """None while the call is pending."""
         self._waiter: asyncio.Event | None = None
@@ -83,7 +83,7 @@ class FanOut(Receipt):
         self.call = call
         self.message_id = message_id
         self.body = b""
-        self.parts = tuple(parts)
+        self.parts: tuple[Receipt, ...] = tuple(parts)
 
     @property
     def outcome(self) -> Outcome | None:  # type: ignore[override]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncanalytics.stats import DropReason
     from asyncanalytics.wire import CallWire
 
-logger = logging.getLogger("asyncanalytics")
+logger: logging.Logger = logging.getLogger("asyncanalytics")
 
 
 class Stop(NamedTuple):
@@ -63,7 +63,7 @@ class Router:
         self._builds_models = bool(middleware) or own
         only = flushers[0]
         asks = len(flushers) > 1 or self._builds_models or only.destination.refuses
-        self.straight = None if asks else only
+        self.straight: Flusher | None = None if asks else only
         """The flusher that every call goes to, no question asked, if there is one."""
 
     def route(self, wire: CallWire, fields: dict[str, Any]) -> Route:

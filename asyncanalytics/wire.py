@@ -71,7 +71,7 @@ class CallWire:
 
     def __init__(self, model: type[Call]) -> None:
         """Derive the validator. Done once for each type, at import."""
-        self.model = model
+        self.model: type[Call] = model
         self.type: str = model.model_fields["type"].default
         adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(_typed_dict(model))
         self._validate: Callable[[Any], dict[str, Any]] = adapter.validator.validate_python

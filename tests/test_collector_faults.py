@@ -329,6 +329,9 @@ async def test_the_end_of_serving(collector: Collector, caplog: pytest.LogCaptur
 def test_running(sent: signal.Signals) -> None:
     """On its own it says where it is, serves, and ends well on a signal."""
     code = (
+        "import signal\n"
+        # A background job may have been started with SIGINT ignored, and that is inherited.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from asyncanalytics.collector import Collector\n"
         "Collector().run(port=0, on_start=lambda url: print(url, flush=True))\n"
         "print('ended')"

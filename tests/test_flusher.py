@@ -604,3 +604,32 @@ async def test_a_hook_that_raises_is_counted(
             assert (await (await lab.track(client))[0].settled()).delivered
     assert client.stats().destinations["custom"].hook_errors == 3
     assert sum(record.levelno == logging.ERROR for record in logged.records) == 1
+
+
+async def test_a_hook_that_raises_a_cancellation_ends_nothing(lab: Lab) -> None:
+    """A `CancelledError` out of a plain function is that function's: the batch goes on."""
+
+    def hook(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    server = lab.script(400, then=200)
+    async with lab.client(server, on_settle=hook) as client:
+        for receipt in lab.burst(client, 4):
+            async with asyncio.timeout(10):
+                assert (await receipt.settled()).delivered
+    assert client.stats().destinations["custom"].hook_errors == 2
+
+
+async def test_a_destination_that_raises_a_cancellation_is_tried_again(lab: Lab) -> None:
+    """A destination that meets a cancelled task of its own has failed, and the calls stay."""
+    left = [asyncio.CancelledError(), asyncio.CancelledError()]
+
+    async def deliver(_: object) -> Delivered:
+        if left:
+            raise left.pop()
+        return Delivered()
+
+    async with lab.client(destinations=[Place(deliver)]) as client:
+        for receipt in lab.burst(client, 3):
+            async with asyncio.timeout(10):
+                assert (await receipt.settled()).delivered

@@ -224,6 +224,11 @@ async def test_middleware_may_change_ids(lab: Lab) -> None:
     async with lab.client(server, middleware=[rename]) as client:
         receipt = await client.track("Ordered", user_id="u")
     assert receipt.message_id == sent(server)[0]["messageId"] == "shop-u"
+    servers = [lab.script(), lab.script()]
+    destinations = [lab.destination(each, f"d{at}") for at, each in enumerate(servers)]
+    async with lab.client(destinations=destinations, middleware=[rename]) as client:
+        receipt = await client.track("Ordered", user_id="u")
+    assert {sent(each)[0]["messageId"] for each in servers} == {receipt.message_id} == {"shop-u"}
 
 
 @looptime

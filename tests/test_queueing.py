@@ -319,6 +319,21 @@ async def test_a_call_waits_for_all_its_destinations(lab: Lab) -> None:
     assert [each.delivered for each in analytics.stats().destinations.values()] == [3, 3]
 
 
+async def test_max_wait_is_for_all_destinations_together(lab: Lab) -> None:
+    """A call that waits for one queue after the other waits no longer than `max_wait` in all."""
+    servers = [lab.script(then=lab.reply(200, delay=delay)) for delay in (2.5, 100)]
+    destinations = [lab.destination(server, f"d{at}") for at, server in enumerate(servers)]
+    queueing = Queueing(max_events=1, max_wait=3)
+    sending = {"http_client": lab.http(), "timeout": 1e6}
+    async with lab.client(
+        destinations=destinations, queueing=queueing, sending=sending, shutdown_timeout=1e6
+    ) as analytics:
+        await lab.track(analytics)
+        with pytest.raises(QueueFull, match="'d1'"):
+            await lab.track(analytics)
+        assert asyncio.get_running_loop().time() == pytest.approx(3)
+
+
 async def test_a_cancelled_call_is_in_no_destination(lab: Lab) -> None:
     """Cancelled while one of its queues is full, a call is in none."""
     first, second = lab.script(), slow(lab)

@@ -47,7 +47,7 @@ class MemoryBuffer:
         self._hurry_to = 0
         self._waiters: deque[_Waiter] = deque()
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
-        self.ready = asyncio.Event()
+        self.ready: asyncio.Event = asyncio.Event()
         """Set while what waits should go out without lingering."""
 
     # -------------------------------------------------------------------------------- going in
@@ -174,7 +174,7 @@ class MemoryBuffer:
         self._per_event = limits.per_event
         self._batch_events = limits.max_events
         self._batch_bytes = limits.max_bytes - limits.envelope
-        self.largest = limits.max_body
+        self.largest: int = limits.max_body
 
     def _has_batch(self) -> bool:
         return (

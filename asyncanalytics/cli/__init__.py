@@ -18,9 +18,9 @@ from asyncanalytics.errors import MissingExtra
 
 try:
     from asyncanalytics.cli.app import app, run
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in ("typer", "rich"):
+except ModuleNotFoundError as _error:
+    if (_error.name or "").partition(".")[0] not in ("typer", "rich"):
         raise
-    raise MissingExtra("the command line", "cli") from error
+    raise MissingExtra("the command line", "cli") from _error
 
 __all__ = ["app", "run"]

@@ -19,7 +19,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-logger = logging.getLogger("asyncanalytics")
+logger: logging.Logger = logging.getLogger("asyncanalytics")
 
 
 def printable(text: str) -> str:

@@ -77,7 +77,7 @@ class Shop:
         self.seed = seed
         self.pace = pace
         self.said: list[Said] = []
-        self.visitors = 0
+        self.visitors: int = 0
         """How many have come so far."""
 
     async def visit(self, number: int) -> None:

@@ -11,10 +11,10 @@ from asyncanalytics.errors import MissingExtra
 
 try:
     from asyncanalytics.collector.app import Collector
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+except ModuleNotFoundError as _error:
+    if (_error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
         raise
-    raise MissingExtra("the collector", "collector") from error
+    raise MissingExtra("the collector", "collector") from _error
 
 from asyncanalytics.collector.faults import ConnectionDropped, Fault
 from asyncanalytics.collector.intake import Mode

@@ -41,10 +41,10 @@ class BaseDestination(ABC):
         if not name or name == "All":
             raise ConfigurationError("a destination's name must be text other than 'All'")
         self.name = name
-        self.middleware = tuple(rules.get("middleware", ()))
-        self.batching = rules.get("batching")
-        self.queueing = rules.get("queueing")
-        self.retrying = rules.get("retrying")
+        self.middleware: tuple[Middleware, ...] = tuple(rules.get("middleware", ()))
+        self.batching: Batching | None = rules.get("batching")
+        self.queueing: Queueing | None = rules.get("queueing")
+        self.retrying: Retrying | None = rules.get("retrying")
         self._owner: object = None
 
     def claim(self, owner: object) -> None:

@@ -36,9 +36,9 @@ class Destination(BaseDestination):
         **rules: Unpack[Rules],
     ) -> None:
         """Take the key and the endpoint: Segment's, unless given. For `rules` see `Rules`."""
-        self.endpoint = endpoints.segment() if endpoint is None else endpoint
+        self.endpoint: Endpoint = endpoints.segment() if endpoint is None else endpoint
         super().__init__(self.endpoint.name if name is None else name, **rules)
-        self.refuses = self.endpoint.refuses
+        self.refuses: frozenset[str] = self.endpoint.refuses
         self._sign = _signature(check_key(write_key), self.endpoint)
         self._envelope = _envelope(write_key, self.endpoint)
 
