@@ -52,12 +52,14 @@ class Batch:
     """Requests that have carried these calls."""
     retries: int = 0
     """How often just this batch has been tried again."""
+    since: float | None = None
+    """The moment of the loop's clock at which the first of those requests began."""
 
     def halves(self) -> tuple[Batch, Batch]:
         """Cut a batch of two or more in two, in order."""
         middle = len(self.receipts) // 2
         left, right = self.receipts[:middle], self.receipts[middle:]
-        return Batch(self.first, left, self.attempts), Batch(self.first, right, self.attempts)
+        return replace(self, receipts=left, retries=0), replace(self, receipts=right, retries=0)
 
 
 def fill(

@@ -232,6 +232,8 @@ class AsyncClient(Verbs):
         if self._state is State.NEW:
             self._state = State.CLOSED
             return self.stats()
+        if self._state is State.CLOSED:
+            return self.stats()
         if asyncio.get_running_loop() is not self._loop:
             raise WrongLoop
         if self._closing is None:
@@ -384,11 +386,12 @@ class AsyncClient(Verbs):
 
     async def _find_room(self, route: Route) -> None:
         """Wait until all of a call's destinations have room at the same time."""
+        since = asyncio.get_running_loop().time()
         lacking = [stop for stop in route.stops if not stop.has_room()]
         try:
             while lacking:
                 for stop in lacking:
-                    await stop.flusher.room(len(stop.receipt.body))
+                    await stop.flusher.room(len(stop.receipt.body), since)
                 lacking = [stop for stop in route.stops if not stop.fits()]
         except QueueFull:
             self._refused += 1

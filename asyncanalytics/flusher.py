@@ -73,6 +73,7 @@ class Flusher:
         self._trouble: dict[str, float] = {}  # kind of trouble → when it last came up
         self._outage_since: float | None = None
         self._running: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     @property
     def is_busy(self) -> bool:
@@ -95,12 +96,16 @@ class Flusher:
         """Whether a call can be accepted now, for one that has waited its turn."""
         return self._makes_room or self.buffer.fits(size)
 
-    async def room(self, size: int) -> None:
-        """Wait for room as the policy says, or raise `QueueFull`."""
+    async def room(self, size: int, since: float) -> None:
+        """Wait for room as the policy says, or raise `QueueFull`.
+
+        `since` is the moment of the loop's clock from which `max_wait` counts.
+        """
         if self.queueing.when_full == "raise":
             raise self.queue_full()
         try:
-            async with asyncio.timeout(self.queueing.max_wait):
+            most = self.queueing.max_wait
+            async with asyncio.timeout_at(None if most is None else since + most):
                 await self.buffer.room(size)
         except TimeoutError:
             raise self.queue_full() from None
@@ -152,6 +157,7 @@ class Flusher:
 
     async def stop(self) -> None:
         """Stop now: what is still pending is dropped as `closed`."""
+        self._is_stopping = True
         batches = list(self._sends.values())
         await _cancel([*self._sends, *filter(None, [self._running])])
         for batch in batches:
@@ -212,11 +218,13 @@ class Flusher:
         task.add_done_callback(self._sends.pop)
 
     async def _deliver(self, batch: Batch) -> None:
-        started, failures = self._clock(), 0
+        failures = 0
+        if batch.since is None:
+            batch.since = self._clock()
         while isinstance(verdict := await self._attempt(batch), Retry):
             failures += verdict.after is None
             delay = self._delay(verdict, batch, failures)
-            over = self._clock() + delay - started > self.retrying.max_elapsed
+            over = self._clock() + delay - batch.since > self.retrying.max_elapsed
             if over or failures > self.retrying.max_attempts:
                 break
             if verdict.after is not None:
@@ -243,10 +251,15 @@ class Flusher:
                 verdict = await self.destination.deliver(batch)
                 if not isinstance(verdict, Verdict):
                     raise TypeError("deliver() must return a verdict")  # noqa: TRY301 - said below
-            except Exception as error:  # noqa: BLE001 - a destination may be the user's own code
+            except (Exception, asyncio.CancelledError) as error:
+                # A destination may be the user's own code; only `stop` cancels this task.
+                if self._is_stopping:
+                    raise
                 verdict = Retry(f"its code raised {describe(error)}")
+        if isinstance(verdict, Retry) and verdict.at_once and not batch.retries:
+            return verdict  # says nothing about the server
         self._pace.note(succeeded=not isinstance(verdict, Retry))
-        if isinstance(verdict, Retry) and not verdict.at_once:
+        if isinstance(verdict, Retry):
             text = "%s; trying again; pending: %d"
             self._say("retry", logging.WARNING, text, verdict.reason, self.buffer.pending)
         return verdict
@@ -351,7 +364,8 @@ class Flusher:
     def _call_hook(self, outcome: Outcome, receipts: Sequence[Receipt]) -> None:
         try:
             result = self._on_settle(outcome, receipts)  # type: ignore[misc]
-        except Exception as error:  # noqa: BLE001 - the user's code; delivery goes on
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the user's code
+            # Nothing was awaited, so a cancellation here is not this task's: delivery goes on.
             self._hook_failed(error)
             return
         if inspect.isawaitable(result):
@@ -365,7 +379,7 @@ class Flusher:
         except Exception as error:  # noqa: BLE001 - as above
             self._hook_failed(error)
 
-    def _hook_failed(self, error: Exception) -> None:
+    def _hook_failed(self, error: BaseException) -> None:
         self.ledger.hook_errors += 1
         self._say("hook", logging.ERROR, "on_settle raised %s", describe(error))
 

@@ -15,6 +15,7 @@ from asyncanalytics import encoding
 from asyncanalytics.calls import Call
 from asyncanalytics.errors import InvalidCall, TooLarge, Unserialisable, Unsupported, describe
 from asyncanalytics.receipts import Receipt
+from asyncanalytics.wire import WIRES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,6 +85,7 @@ class Router:
         shared = self._fold(self._middleware, call)
         if isinstance(shared, Call):
             switches = shared.integrations
+            message_id = shared.message_id or message_id
         stops: list[Stop] = []
         for flusher in self._select(switches):
             own = shared
@@ -127,8 +129,8 @@ class Router:
     ) -> Stop:
         if isinstance(call, Call):
             try:
-                encoded = encoding.encode(wire.type, wire.validate(call.wire()))
-                return _stop(flusher, Receipt(wire.type, *encoded))
+                checked = WIRES[call.type].validate(call.wire())
+                return _stop(flusher, Receipt(call.type, *encoding.encode(call.type, checked)))
             except InvalidCall as error:
                 encoding.encode(wire.type, wire.validate(given))  # raises if it is the caller's
                 call = self._error("returned what cannot be sent", str(error))

@@ -64,14 +64,17 @@ def _typed_dict(model: type[BaseModel]) -> Any:
     return with_config(_CONFIG)(TypedDict(model.__name__, fields))  # type: ignore[operator]
 
 
+Model = type[Call]
+
+
 class CallWire:
     """One call type: its model, and the validator derived from it."""
 
     __slots__ = ("_validate", "model", "type")
 
-    def __init__(self, model: type[Call]) -> None:
+    def __init__(self, model: Model) -> None:
         """Derive the validator. Done once for each type, at import."""
-        self.model: type[Call] = model
+        self.model: Model = model
         self.type: str = model.model_fields["type"].default
         adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(_typed_dict(model))
         self._validate: Callable[[Any], dict[str, Any]] = adapter.validator.validate_python
