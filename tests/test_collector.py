@@ -21,6 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
 from asyncanalytics.collector import Collector
 from asyncanalytics.collector.judge import CALLS, judge
 

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
 from asyncanalytics.collector import Collector, ConnectionDropped
 
 if TYPE_CHECKING:
