@@ -68,7 +68,10 @@ def as_object(value: object) -> dict[Any, Any]:
         # Its defaults are data too. No warnings: pydantic's would show the values.
         value = value.model_dump(by_alias=True, warnings=False)
     if isinstance(value, Mapping):
-        return dict(value)
+        try:
+            return dict(value)
+        except Exception:  # noqa: BLE001 - the mapping's own code; its text may show a payload
+            raise PydanticCustomError("object", "is a mapping that cannot be read") from None
     raise PydanticCustomError("object", "must be a mapping or a pydantic model")
 
 
@@ -107,10 +110,12 @@ def as_switches(value: object) -> dict[str, Any]:
     return switches
 
 
-Id = Annotated[str, PlainValidator(as_id)]
+Id = Annotated[str | int | uuid.UUID, PlainValidator(as_id)]
+"""Whatever is given, the field holds the text of it."""
 Object = Annotated[dict[str, Any], PlainValidator(as_object)]
 Switches = Annotated[dict[str, Any], PlainValidator(as_switches)]
-Timestamp = Annotated[str, PlainValidator(as_timestamp)]
+Timestamp = Annotated[str | datetime, PlainValidator(as_timestamp)]
+"""Whatever is given, the field holds the text of it."""
 Text = Annotated[str, Field(coerce_numbers_to_str=True)]
 Name = Annotated[str, Field(min_length=1)]
 MessageId = Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_ID)]

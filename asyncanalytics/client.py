@@ -10,13 +10,15 @@ import asyncio
 import logging
 import os
 import warnings
+from collections.abc import Iterable
 from enum import Enum
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
 from asyncanalytics import encoding, endpoints
-from asyncanalytics.destinations import Destination
+from asyncanalytics.destinations import BaseDestination, Destination
 from asyncanalytics.errors import (
     Closed,
     ConfigurationError,
@@ -37,10 +39,9 @@ from asyncanalytics.transport import Transport, check_http2
 from asyncanalytics.verbs import Verbs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from asyncanalytics.destinations import BaseDestination
     from asyncanalytics.endpoints import Endpoint
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.receipts import SettleHook
@@ -123,6 +124,10 @@ class AsyncClient(Verbs):
             raise ConfigurationError(
                 "give either a write key with its endpoint and name, or destinations, not both"
             )
+        _require(isinstance(destinations, Iterable), "destinations must be a list of them")
+        _require(isinstance(middleware, Iterable), "middleware must be a list of functions")
+        destinations, middleware = list(destinations), list(middleware)
+        _check_kinds(destinations, middleware, batching, queueing, retrying, sending, on_settle)
         self._sending = sending or Sending()
         if self._sending.http2:
             check_http2()
@@ -149,7 +154,7 @@ class AsyncClient(Verbs):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open_on: object = _NOWHERE  # the loop, while calls are taken
         self._claimed: list[BaseDestination] = []
-        self._closing: asyncio.Task[Stats] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._refused = 0
         self._unrouted = 0
         self._breathless = 0
@@ -161,6 +166,7 @@ class AsyncClient(Verbs):
         where = endpoint or os.environ.get("ASYNCANALYTICS_ENDPOINT") or endpoints.segment()
         if isinstance(where, str):
             where = endpoints.parse(where)
+        _require(isinstance(where, endpoints.Endpoint), "endpoint must be an Endpoint or text")
         if self._disabled and not key:
             key = "disabled"  # so that a development machine needs none
         return Destination(key, endpoint=where, name=name)
@@ -244,8 +250,8 @@ class AsyncClient(Verbs):
                 self._close(seconds), name="asyncanalytics close"
             )
         with anyio.CancelScope(shield=True):
-            await asyncio.shield(self._closing)
-        return self._closing.result()
+            await self._closed()
+        return self.stats()
 
     async def __aenter__(self) -> Self:
         """Start the client."""
@@ -270,7 +276,23 @@ class AsyncClient(Verbs):
             destinations={flusher.name: flusher.stats() for flusher in self._flushers},
         )
 
-    async def _close(self, seconds: float) -> Stats:
+    async def _closed(self) -> None:
+        assert self._closing is not None  # noqa: S101 - aclose() has begun it
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            if not self._closing.cancelled():
+                raise
+        else:
+            return
+        # Others have cancelled the closing, with all the loop's tasks: stop at once, and count.
+        self._closing = asyncio.create_task(self._close(0), name="asyncanalytics close")
+        await asyncio.shield(self._closing)
+        me = asyncio.current_task()
+        if me is not None and me.cancelling():
+            raise asyncio.CancelledError
+
+    async def _close(self, seconds: float) -> None:
         for flusher in self._flushers:
             flusher.buffer.turn_away(Closed)
         before = self.stats()
@@ -286,7 +308,6 @@ class AsyncClient(Verbs):
         if lost := _closed_drops(after) - _closed_drops(before):
             text = "closed at the deadline of %g s with %d events not delivered"
             logger.error(text, seconds, lost)
-        return after
 
     async def _take_hold(self) -> None:
         if not self._disabled:
@@ -332,8 +353,9 @@ class AsyncClient(Verbs):
 
     def __repr__(self) -> str:
         """Name the destinations and the state; keys never show."""
-        names = ", ".join(self._by_name)
-        return f"<AsyncClient {names} {self._state.value}>"
+        by_name = getattr(self, "_by_name", {})  # a constructor that fails is shown in tracebacks
+        state = getattr(self, "_state", State.NEW)
+        return f"<AsyncClient {', '.join(by_name)} {state.value}>"
 
     # ------------------------------------------------------------------------ the way of one call
 
@@ -413,6 +435,30 @@ class AsyncClient(Verbs):
             receipt.settle(Outcome(kind="dropped", destination="", reason="unrouted"))
             return receipt
         return FanOut(route.call, route.message_id, [stop.receipt for stop in route.stops])
+
+
+def _require(condition: bool, rule: str) -> None:  # noqa: FBT001 - reads as an assertion
+    if not condition:
+        raise ConfigurationError(f"AsyncClient: {rule}")
+
+
+def _check_kinds(
+    destinations: Sequence[object], middleware: Sequence[object], *settings: object
+) -> None:
+    """Refuse what is of the wrong kind where it was written, not where it would fail."""
+    for destination in destinations:
+        _require(
+            isinstance(destination, BaseDestination),
+            "destinations must be Destination(...) objects, FileDestination(...) and the like",
+        )
+    for each in middleware:
+        _require(callable(each), "middleware must be functions from call to call or None")
+        _require(not iscoroutinefunction(each), "middleware runs in the caller: it cannot be async")
+    for given, kind in zip(settings, (Batching, Queueing, Retrying, Sending), strict=False):
+        name = kind.__name__
+        _require(given is None or isinstance(given, kind), f"{name.lower()} must be a {name}(...)")
+    hook = settings[-1]
+    _require(hook is None or callable(hook), "on_settle must be a function")
 
 
 def _env_flag(name: str) -> bool:

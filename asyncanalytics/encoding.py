@@ -35,7 +35,7 @@ from typing import Any
 
 import orjson
 from pydantic import BaseModel, SecretBytes, SecretStr
-from uuid_utils import NAMESPACE_OID, uuid5, uuid7
+from uuid_utils import uuid4, uuid5, uuid7
 
 from asyncanalytics._version import __version__
 from asyncanalytics.errors import Unserialisable
@@ -47,6 +47,7 @@ _CONTEXT = orjson.Fragment(orjson.dumps({"library": LIBRARY, "channel": _CHANNEL
 # OPT_APPEND_NEWLINE: orjson's own result keeps a larger allocation alive; the slice that cuts
 # the newline (and the brace) off is the exact-size copy.
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_SERIALIZE_NUMPY
+_NAMESPACE = uuid4()  # secret, so that nobody else's envelopes have the ids of ours
 _MAX_DEPTH = 250  # orjson gives up at 254
 _TOO_DEEP = "it is nested too deeply, or contains itself"
 
@@ -222,6 +223,9 @@ def _plain_other(call: str, value: Any, path: str, depth: int) -> Any:
         simpler = convert(value)
     except TypeError as error:
         raise Unserialisable(call, _shorten(path), str(error)) from None
+    except Exception as error:  # noqa: BLE001 - the value's own code; its text may show a payload
+        problem = f"its own code raised {type(error).__name__} as it was read"
+        raise Unserialisable(call, _shorten(path), problem) from None
     return _plain(call, simpler, path, depth + 1)
 
 
@@ -264,7 +268,7 @@ def _shorten(path: str) -> str:
 class Envelope:
     """What stands around the calls of one request: `{"sentAt": …, "batch": [ … ]}`."""
 
-    __slots__ = ("_first", "_message_id", "_separator", "per_event", "size")
+    __slots__ = ("_first", "_message_id", "_separator", "alone", "per_event", "size")
 
     def __init__(
         self,
@@ -280,6 +284,8 @@ class Envelope:
         self._separator = b",{" + members
         self.per_event: int = len(self._separator)
         """Bytes that each event takes beyond its own."""
+        self.alone: int = len(self.pack_one(b"")) - len(members) - 1
+        """Bytes that a request of the single form has beyond its event's own JSON."""
         self.size: int = len(self.pack([b""], "")) - self.per_event
         """Bytes around the events, exact together with `per_event`."""
 
@@ -288,7 +294,7 @@ class Envelope:
         head = self._first % stamp().encode()
         if self._message_id:
             # The same for a retry, so that a server which drops repeated envelopes sees one.
-            head += self._message_id % str(uuid5(NAMESPACE_OID, ids)).encode()
+            head += self._message_id % str(uuid5(_NAMESPACE, ids)).encode()
         joined = self._separator.join(bodies)
         return b"".join((head, b'"batch":[', self._separator[1:], joined, b"]}"))
 

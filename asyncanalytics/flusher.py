@@ -15,6 +15,7 @@ import inspect
 import logging
 import random
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asyncanalytics.batching import Batch, due_in
@@ -37,6 +38,7 @@ logger: logging.Logger = logging.getLogger("asyncanalytics")
 _INTENDED = frozenset({"middleware", "disabled"})  # drops that were asked for: not logged
 _OUTAGE = frozenset({"retry", "halt", "expired"})  # trouble that a delivery ends
 _QUIET = 60.0  # seconds after which other trouble is a new one
+_REVIVAL = 0.1  # seconds: longer than a loop takes to end, so that nothing is started in one
 _GRACE = 1.0  # seconds for cancelled tasks and last hooks to end
 
 
@@ -68,9 +70,10 @@ class Flusher:
         self.hooks: set[asyncio.Task[None]] = set()
         """Async hooks that are running."""
         self._sends: dict[asyncio.Task[None], Batch] = {}
+        self._orphans: list[Batch] = []  # what is left of sends that others cancelled
         self._last_sent = float("-inf")
         self._halted: tuple[float, Outcome] | None = None  # until when, and what ends calls so
-        self._trouble: dict[str, float] = {}  # kind of trouble → when it last came up
+        self._trouble: dict[str, float] = {}  # kind → when it last came up, or was said
         self._outage_since: float | None = None
         self._running: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -126,14 +129,14 @@ class Flusher:
 
     def accept(self, receipt: Receipt) -> None:
         """Take a call in. One that finds no room meets the policy, and is counted."""
-        self.ledger.accepted += 1
-        size = len(receipt.body)
-        while not self.buffer.fits(size):
+        while not self.buffer.fits(len(receipt.body)):
             oldest = self.queueing.when_full == "drop_oldest"
             victim = self.buffer.evict() if oldest else None
-            self._drop([victim or receipt], "queue_full")
             if victim is None:
+                self.refuse(receipt, "queue_full")
                 return
+            self._drop([victim], "queue_full")
+        self.ledger.accepted += 1
         self.buffer.put(receipt)
 
     def refuse(self, receipt: Receipt, reason: DropReason) -> None:
@@ -145,9 +148,9 @@ class Flusher:
 
     def start(self) -> None:
         """Begin to send, on the running loop."""
-        loop = asyncio.get_running_loop()
-        self._clock = loop.time
-        self._running = loop.create_task(self._run(), name=f"asyncanalytics flusher {self.name}")
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        self._revive()
 
     async def drain(self, *, hooks: bool) -> None:
         """Send without lingering until all that was put so far, and their hooks, have ended."""
@@ -158,9 +161,8 @@ class Flusher:
     async def stop(self) -> None:
         """Stop now: what is still pending is dropped as `closed`."""
         self._is_stopping = True
-        batches = list(self._sends.values())
         await _cancel([*self._sends, *filter(None, [self._running])])
-        for batch in batches:
+        for batch in [*self._sends.values(), *self._orphans]:
             left = [receipt for receipt in batch.receipts if receipt.outcome is None]
             self._settle(batch, left, self._dropped("closed", attempts=batch.attempts))
         while (last := self.buffer.take()) is not None:
@@ -186,6 +188,32 @@ class Flusher:
             retries=ledger.retries,
             hook_errors=ledger.hook_errors,
         )
+
+    # --------------------------------------------------------------------------------- its tasks
+
+    def _revive(self) -> None:
+        """Run, and send again what a cancelled task left."""
+        if self._is_stopping:
+            return
+        if self._running is None or self._running.done():
+            name = f"asyncanalytics flusher {self.name}"
+            self._running = self._loop.create_task(self._run(), name=name)
+            self._running.add_done_callback(self._ended)
+        while self._orphans:
+            self._send(self._orphans.pop())
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Book the end of a task.
+
+        Only `stop` ends one before its time. Where others cancel all the loop's tasks, what was
+        theirs goes on a little later, if the loop still runs by then.
+        """
+        batch = self._sends.pop(task, None)
+        left = [] if batch is None else [each for each in batch.receipts if each.outcome is None]
+        if batch is not None and left:
+            self._orphans.append(replace(batch, receipts=left))
+        if (left or batch is None) and not self._is_stopping:
+            self._loop.call_later(_REVIVAL, self._revive)
 
     # ------------------------------------------------------------------------------- one batch on
 
@@ -215,14 +243,14 @@ class Flusher:
         self._last_sent = self._clock()
         task = asyncio.create_task(self._deliver(batch), name=f"asyncanalytics send {self.name}")
         self._sends[task] = batch
-        task.add_done_callback(self._sends.pop)
+        task.add_done_callback(self._ended)
 
     async def _deliver(self, batch: Batch) -> None:
         failures = 0
         if batch.since is None:
             batch.since = self._clock()
         while isinstance(verdict := await self._attempt(batch), Retry):
-            failures += verdict.after is None
+            failures += verdict.after is None and not _is_hiccup(verdict, batch)
             delay = self._delay(verdict, batch, failures)
             over = self._clock() + delay - batch.since > self.retrying.max_elapsed
             if over or failures > self.retrying.max_attempts:
@@ -252,11 +280,11 @@ class Flusher:
                 if not isinstance(verdict, Verdict):
                     raise TypeError("deliver() must return a verdict")  # noqa: TRY301 - said below
             except (Exception, asyncio.CancelledError) as error:
-                # A destination may be the user's own code; only `stop` cancels this task.
-                if self._is_stopping:
+                # A destination may be the user's own code; a cancellation of this task goes on.
+                if _is_cancelled():
                     raise
                 verdict = Retry(f"its code raised {describe(error)}")
-        if isinstance(verdict, Retry) and verdict.at_once and not batch.retries:
+        if _is_hiccup(verdict, batch):
             return verdict  # says nothing about the server
         self._pace.note(succeeded=not isinstance(verdict, Retry))
         if isinstance(verdict, Retry):
@@ -265,7 +293,7 @@ class Flusher:
         return verdict
 
     def _delay(self, verdict: Retry, batch: Batch, failures: int) -> float:
-        if verdict.at_once and not batch.retries:
+        if _is_hiccup(verdict, batch):
             return 0.0
         # Jitter on top of Retry-After too: many clients were told the same moment.
         jitter = backoff(self.retrying, max(failures - 1, 0), random.random())  # noqa: S311 - jitter is no secret
@@ -386,13 +414,15 @@ class Flusher:
     # ------------------------------------------------------------------------------------ saying
 
     def _say(self, about: str, level: int, text: str, *details: object) -> None:
-        """Log a kind of trouble once: until a delivery ends it, or until it has kept quiet."""
+        """Log a kind of trouble once: as long as an outage lasts, or until it has kept quiet."""
         now = self._clock()
         is_new = now - self._trouble.get(about, float("-inf")) > _QUIET
         if about in _OUTAGE:
-            is_new = about not in self._trouble
-            self._outage_since = now if self._outage_since is None else self._outage_since
-        self._trouble[about] = now
+            is_new = is_new and (self._outage_since is None or about not in self._trouble)
+            if is_new and self._outage_since is None:
+                self._outage_since = now
+        if is_new or about not in _OUTAGE:
+            self._trouble[about] = now
         if is_new:
             logger.log(level, f"destination %r: {text}", self.name, *details)  # noqa: G004 - the texts are this file's own
 
@@ -401,9 +431,17 @@ class Flusher:
         if self._outage_since is not None:
             seconds = self._clock() - self._outage_since
             self._outage_since = None
-            for about in _OUTAGE:
-                self._trouble.pop(about, None)
             logger.info("destination %r: delivering again after %.1f s", self.name, seconds)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _is_hiccup(verdict: Verdict, batch: Batch) -> bool:
+    """Whether a kept-alive connection had gone stale: tried again at once, once."""
+    return isinstance(verdict, Retry) and verdict.at_once and not batch.retries
 
 
 async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:

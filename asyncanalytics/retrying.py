@@ -149,30 +149,46 @@ def backoff(retrying: Retrying, failures: int, fraction: float) -> float:
 
 
 def _judge_success(status: int, body: bytes, batch: Sequence[Receipt]) -> Verdict:
-    if body.lstrip()[:1] != b"{":
+    errors = _told(status, body)
+    if not errors:
         return Delivered(status)
-    try:
-        answer = {str(name).lower(): value for name, value in orjson.loads(body).items()}
-    except orjson.JSONDecodeError:
-        # A list of failures that was cut off names some of them: none can be told from the rest.
-        cut_off = status == HTTPStatus.MULTI_STATUS or len(body) >= MAX_ANSWER
-        return Rejected(status, _UNNAMED) if cut_off else Delivered(status)
-    errors = answer.get("errors")
-    if answer.get("ok") is not False and not errors:
-        return Delivered(status)
-    failed = _failures(errors, batch)
-    # Without names no event can be said to have arrived, and sending all again may double some.
-    return Delivered(status, failed) if failed else Rejected(status, _UNNAMED)
-
-
-def _failures(errors: Any, batch: Sequence[Receipt]) -> dict[str, str]:
-    """Return messageId → what was said, for each event that the errors name."""
     ids = {receipt.message_id for receipt in batch}
     failed: dict[str, str] = {}
-    for error in _listed(errors):
-        if named := _named(error, ids, batch):
-            failed.update(dict.fromkeys(named, _said(error)))
-    return failed
+    is_complete = True
+    for error in errors:
+        named = _named(error, ids, batch)
+        failed.update(dict.fromkeys(named, _said(error)))
+        is_complete = is_complete and bool(named)
+    if not failed:
+        # No event can be said to have arrived, and sending all again may double some.
+        return Rejected(status, _UNNAMED)
+    if not is_complete:
+        failed = dict.fromkeys(ids, _UNNAMED) | failed
+    return Delivered(status, failed)
+
+
+def _told(status: int, body: bytes) -> list[Any]:
+    """Return the failures that a 2xx tells of; one that is None for those it does not list."""
+    is_partial = status == HTTPStatus.MULTI_STATUS
+    if body.lstrip()[:1] not in ((b"{", b"[") if is_partial else (b"{",)):
+        return []
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # Of a list that was cut off some are named: none can be told from the rest.
+        return [None] if is_partial or len(body) >= MAX_ANSWER else []
+    if isinstance(answer, list):
+        return [each for each in answer if _is_failure(each)]
+    members = {str(key).lower(): each for key, each in answer.items()}
+    if errors := members.get("errors"):
+        return _listed(errors)
+    return [None] if members.get("ok") is False else []
+
+
+def _is_failure(entry: Any) -> bool:
+    """Whether a member of a plain list of results tells of a failure."""
+    status = entry.get("status") if isinstance(entry, dict) else None
+    return isinstance(entry, dict) and not (isinstance(status, int) and 200 <= status < 300)
 
 
 def _said(error: Any) -> str:

@@ -90,8 +90,7 @@ class Router:
         for flusher in self._select(switches):
             own = shared
             if flusher.destination.middleware and isinstance(shared, Call):
-                copy = type(shared).model_validate(_snapshot(wire.type, shared.wire()))
-                own = self._fold(flusher.destination.middleware, copy)
+                own = self._fold_copy(flusher.destination.middleware, shared)
             stops.append(self._stop_model(flusher, wire, message_id, own, fields))
         return Route(wire.type, message_id, _takers(wire.type, stops))
 
@@ -111,6 +110,14 @@ class Router:
             except (ValidationError, AttributeError) as error:
                 return self._error("returned what is no valid call", describe(error))
         return call
+
+    def _fold_copy(self, middleware: Sequence[Middleware], call: Call) -> Call | DropReason:
+        """Run a destination's middleware on a copy: the others get the call as it is."""
+        try:
+            copy = _snapshot(call.type, call.wire())
+        except Unserialisable:
+            return self._error("returned what contains itself", call.type)
+        return self._fold(middleware, type(call).model_validate(copy))
 
     def _error(self, what: str, detail: str) -> DropReason:
         """Log each kind of trouble once; the calls are counted."""
@@ -133,7 +140,7 @@ class Router:
                 return _stop(flusher, Receipt(call.type, *encoding.encode(call.type, checked)))
             except InvalidCall as error:
                 encoding.encode(wire.type, wire.validate(given))  # raises if it is the caller's
-                call = self._error("returned what cannot be sent", str(error))
+                call = self._error("returned what cannot be sent", type(error).__name__)
         return Stop(flusher, Receipt(wire.type, message_id, b""), call)
 
     def _select(self, integrations: Mapping[str, Any] | None) -> Sequence[Flusher]:

@@ -7,6 +7,7 @@ import gc
 import itertools
 import json
 import logging
+import pickle
 import random
 import threading
 import uuid
@@ -1055,3 +1056,34 @@ def test_endpoint_as_text() -> None:
     destination = client._flushers[0].destination
     assert isinstance(destination, Destination)
     assert destination.endpoint == endpoints.segment(region="eu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"destinations": ["key"]}, "destinations must be"),
+        ({"destinations": Destination("key")}, "destinations must be"),
+        ({"write_key": "key", "middleware": print}, "middleware must be"),
+        ({"write_key": "key", "middleware": ["redact"]}, "middleware must be"),
+        ({"write_key": "key", "batching": {"linger": 1}}, r"batching must be a Batching\(...\)"),
+        ({"write_key": "key", "sending": Queueing()}, r"sending must be a Sending\(...\)"),
+        ({"write_key": "key", "endpoint": endpoints.segment}, "endpoint must be"),
+        ({"write_key": "key", "on_settle": 3}, "on_settle must be"),
+        ({"write_key": 123}, "no write key"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_refused(settings: dict[str, Any], text: str) -> None:
+    """A mistake in the constructor is named there, in words of the public API."""
+    with pytest.raises(ConfigurationError, match=text):
+        AsyncClient(**settings)
+
+
+def test_a_destination_cannot_be_pickled() -> None:
+    """A pickle would hold the key."""
+    with pytest.raises(TypeError, match="holds a key"):
+        pickle.dumps(Destination("a-key-that-opens-nothing"))
+
+
+def test_a_client_that_was_never_made_whole_has_a_repr() -> None:
+    """What shows the locals of a failed constructor must not fail on them."""
+    assert "AsyncClient" in repr(AsyncClient.__new__(AsyncClient))

@@ -588,3 +588,17 @@ def test_names() -> None:
     """The names that may be given are the functions of this room."""
     assert {"segment", "astronomer", "dreamdata", "metarouter"} <= set(endpoints.names())
     assert all(callable(getattr(endpoints, name)) for name in endpoints.names())
+
+
+@pytest.mark.parametrize("key_in_body", [None, "writeKey"])
+async def test_the_single_form_stays_within_the_limit(key_in_body: str | None) -> None:
+    """The largest call that fits makes a request of just the limit, with all that is added."""
+    endpoint = endpoints.custom(
+        "https://e.example.com", form="single", key_in_body=key_in_body, max_event_bytes=2_000
+    )
+    limits = Destination(KEY, endpoint=endpoint).limits(Batching())
+    receipt = Receipt("track", "m1", b'"type":"track","event":"x"}')
+    room = limits.max_body - len(receipt.body)
+    receipt.body = receipt.body.replace(b'"x"', b'"x' + b"y" * room + b'"')
+    request = await request_of(endpoint, receipt)
+    assert len(request.body) == 2_000

@@ -388,12 +388,58 @@ async def test_an_outage_is_said_once_and_its_end_too(
 
 
 async def test_each_outage_is_said(lab: Lab, logged: pytest.LogCaptureFixture) -> None:
-    """A second outage, after a recovery, is said again."""
+    """A second outage, a while after a recovery, is said again."""
     server = lab.script(503, 503, 200, 503, 503, 200)
     async with lab.client(server) as client:
         for _ in range(2):
             await (await lab.track(client))[0].settled()
+            await asyncio.sleep(61)
     assert [record.levelname for record in logged.records] == ["WARNING", "INFO"] * 2
+
+
+async def test_a_server_that_flaps_is_said_once_a_minute(
+    lab: Lab, logged: pytest.LogCaptureFixture
+) -> None:
+    """Failures and successes in turn are one period of trouble."""
+    server = lab.script(*[503, 200] * 40)
+    async with lab.client(server, batching=Batching(linger=0)) as client:
+        for _ in range(40):
+            await (await lab.track(client))[0].settled()
+    assert [record.levelname for record in logged.records] == ["WARNING", "INFO"]
+
+
+@pytest.mark.parametrize("answer", ["slow", "failing", "idle"])
+async def test_cancelling_all_tasks_of_the_loop_loses_nothing(lab: Lab, answer: str) -> None:
+    """A shutdown handler that cancels every task on the loop stops none of the deliveries."""
+    script = {"slow": [lab.reply(200, delay=5)], "failing": [503, 503, 503], "idle": []}[answer]
+    async with lab.client(lab.script(*script)) as client:
+        receipts = [] if answer == "idle" else await lab.track(client, 3)
+        await asyncio.sleep(0.01)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            if task.get_name().startswith("asyncanalytics"):
+                task.cancel()
+        await asyncio.sleep(0)
+        receipts += await lab.track(client, 2)
+        await client.flush()
+        assert [(await receipt.settled()).kind for receipt in receipts] == ["delivered"] * len(
+            receipts
+        )
+
+
+async def test_cancelling_the_close_still_counts_what_is_left(lab: Lab) -> None:
+    """Where the closing itself is cancelled by others, it ends at once, with the law kept."""
+    client = lab.client(lab.script(then=lab.reply(200, delay=100)))
+    await client.start()
+    receipts = await lab.track(client, 3)
+    await asyncio.sleep(0.01)
+    closing = asyncio.create_task(client.aclose(60))
+    await asyncio.sleep(1)
+    for task in asyncio.all_tasks():
+        if task.get_name().startswith("asyncanalytics"):
+            task.cancel()
+    stats = await closing
+    assert (stats.state, stats.pending, stats.dropped) == ("closed", 0, 3)
+    assert {(await receipt.settled()).reason for receipt in receipts} == {"closed"}
 
 
 async def test_a_connection_that_always_breaks_is_said(

@@ -323,3 +323,19 @@ def test_batches_are_within_the_limits(sizes: list[int]) -> None:
         assert weight <= LIMITS.max_bytes
         if at + 1 < len(batches) and len(inside) < LIMITS.max_events:
             assert weight + batches[at + 1][0] + LIMITS.per_event > LIMITS.max_bytes
+
+
+async def test_a_turn_that_is_not_used_passes_on() -> None:
+    """A caller whose turn came, and who then puts nothing, holds nobody up behind it."""
+    held = buffer(max_events=1)
+    held.put(receipt())
+    first = asyncio.create_task(held.room(10))
+    second = asyncio.create_task(held.room(10))
+    await settle_loop()
+    batch = held.take()
+    assert batch is not None
+    held.settle(batch.first, batch.receipts)
+    await settle_loop()
+    assert first.done()
+    assert second.done()
+    assert held.pending_bytes == 0

@@ -292,7 +292,11 @@ def test_plain_success(status: int, answer: Any) -> None:
         ({"errors": [{"index": 9, "messageId": "m3-cc"}]}, {"m3-cc"}),
         ({"errors": [{"index": -1, "messageId": "m3-cc"}]}, {"m3-cc"}),
         ({"errors": [{"index": 1.0, "messageId": "m3-cc"}]}, {"m3-cc"}),
-        ({"ok": True, "errors": [{"messageId": "m2-bb"}, {"other": 1}]}, {"m2-bb"}),
+        # One failure names nobody: no event can be said to have arrived.
+        (
+            {"ok": True, "errors": [{"messageId": "m2-bb"}, {"other": 1}]},
+            {"m1-aa", "m2-bb", "m3-cc"},
+        ),
     ],
     ids=repr,
 )
@@ -409,3 +413,12 @@ def test_any_answer_in_json_is_judged(status: int, answer: dict[str, Any], lengt
         if isinstance(found, Delivered):
             assert set(found.failed) <= set(IDS)
             assert all(len(said) <= MAX_DETAIL for said in found.failed.values())
+
+
+def test_a_plain_list_of_results() -> None:
+    """A 207 may be a list of results: those that are no success are failures."""
+    body = b'[{"messageId":"m1-aa","status":200},{"messageId":"m2-bb","status":400}]'
+    receipts = [Receipt("track", name, b"") for name in ("m1-aa", "m2-bb", "m3-cc")]
+    verdict = judge(207, {}, body, batch=receipts, now=0.0, max_retry_after=300.0)
+    assert isinstance(verdict, Delivered)
+    assert set(verdict.failed) == {"m2-bb"}

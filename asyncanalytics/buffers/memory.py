@@ -77,6 +77,8 @@ class MemoryBuffer:
             raise
         self._held_events -= 1
         self._held_bytes -= size
+        # The caller may use less than it waited for, or nothing: the next one looks after it.
+        asyncio.get_running_loop().call_soon(self._free, 0, 0)
 
     def turn_away(self, error: type[Exception]) -> None:
         """Raise an error in each who waits for room."""
@@ -160,8 +162,13 @@ class MemoryBuffer:
         self._hurry_to = target
         self.ready.set()
         flush: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._flushes.append((target, flush))
-        await flush
+        entry = (target, flush)
+        self._flushes.append(entry)
+        try:
+            await flush
+        finally:
+            if entry in self._flushes:
+                self._flushes.remove(entry)
 
     def lower(self, size: int) -> None:
         """Remember that a request of so many bytes was too large for the endpoint."""

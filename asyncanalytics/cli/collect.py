@@ -204,7 +204,10 @@ def _on_start(start_tail: Callable[[str], None], *, json: bool) -> Callable[[str
 def _say_hello(url: str) -> None:
     say(("collecting", "bold green"), f" on {url} until Ctrl-C")
     say(("  send  ", "bold"), f'AsyncClient("any-key", endpoint="{url}")')
-    say(("        ", "bold"), f"asyncanalytics track Hello --user-id u1 --endpoint {url}")
+    say(
+        ("        ", "bold"),
+        f"asyncanalytics track Hello --user-id u1 --write-key any-key --endpoint {url}",
+    )
     say(("  read  ", "bold"), f"curl '{url}/events?limit=10'   curl {url}/stats")
 
 

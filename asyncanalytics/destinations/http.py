@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, NoReturn, Unpack
 
 import anyio.to_thread
 
@@ -49,7 +49,7 @@ class Destination(BaseDestination):
         return Limits(
             max_events=1 if single else min(batching.max_events, endpoint.max_batch_events),
             max_bytes=min(batching.max_bytes, endpoint.max_batch_bytes),
-            max_event_bytes=endpoint.max_event_bytes,
+            max_event_bytes=endpoint.max_event_bytes - (self._envelope.alone if single else 0),
             envelope=self._envelope.size,
             per_event=self._envelope.per_event,
         )
@@ -109,10 +109,13 @@ class _Signature:
     def __init__(self, headers: dict[str, str]) -> None:
         self.headers = headers
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a destination holds a key and cannot be pickled: make it where it is used")
 
-def check_key(write_key: str) -> str:
+
+def check_key(write_key: object) -> str:
     """Return a write key that can be sent, or say what is wrong with it without showing it."""
-    if not write_key:
+    if not isinstance(write_key, str) or not write_key:
         raise ConfigurationError(
             "no write key: pass it as the first argument, AsyncClient('...'), or set the "
             "environment variable ASYNCANALYTICS_WRITE_KEY"

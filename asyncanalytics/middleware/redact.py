@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -59,7 +60,10 @@ class _Redaction:
     def of(self, value: Any, path: str) -> Any:
         inner = _opened(value)
         if isinstance(inner, dict):
-            clean = {name: self._member(each, f"{path}.{name}") for name, each in inner.items()}
+            clean = {
+                name: self._member(each, f"{path}.{_wire_name(name)}")
+                for name, each in inner.items()
+            }
             same = all(each is inner[name] for name, each in clean.items())
             return value if same else clean
         if isinstance(inner, list):
@@ -70,6 +74,10 @@ class _Redaction:
 
     def _member(self, value: Any, path: str) -> Any:
         return self._replacement if path.endswith(self._ends) else self.of(value, path)
+
+
+def _wire_name(name: object) -> object:
+    return name.value if isinstance(name, Enum) else name
 
 
 def _opened(value: Any) -> Any:

@@ -35,7 +35,7 @@ def sample(rate: float, *, by: By = "user_id") -> Middleware:
 
     def keep(call: Call) -> Call | None:
         key = getattr(call, by) or call.user_id or call.anonymous_id or ""
-        return call if _place(key) < rate else None
+        return call if _place(str(key)) < rate else None
 
     return keep
 
