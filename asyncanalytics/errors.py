@@ -144,8 +144,8 @@ class QueueFull(AnalyticsError):
         """Name the destination and its limits."""
         super().__init__(
             f"the queue of destination {destination!r} is full "
-            f"({max_events:,} events or {max_bytes:,} bytes): await the call instead of its "
-            "_nowait twin, raise the limits in Queueing, or choose another when_full"
+            f"({max_events:,} events or {max_bytes:,} bytes): let calls wait longer (awaited, with "
+            "when_full='wait' and no max_wait), or raise the limits in Queueing"
         )
         self.destination = destination
         self.max_events = max_events

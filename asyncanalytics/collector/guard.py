@@ -53,7 +53,7 @@ class Guard:
         self._allowed.add(f"[{host}]" if ":" in host else host.lower())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse with 403, or pass on; either way add the security headers."""
+        """Refuse, or pass on; either way add the security headers."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -63,7 +63,8 @@ class Guard:
     def _refuse(self, headers: Headers) -> ASGIApp | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._knows(hosts[0]):
-            return refusal(403, "host_not_allowed", "this Host is not in allowed_hosts")
+            # 421, not 403: to a client of the protocol 403 says that its key is wrong.
+            return refusal(421, "host_not_allowed", "this Host is not in allowed_hosts")
         if any(not _same_origin(origin, hosts[0]) for origin in headers.getlist("origin")):
             return refusal(403, "cross_origin", "requests of other origins are refused")
         return None
