@@ -210,9 +210,15 @@ class Flusher:
         """
         batch = self._sends.pop(task, None)
         left = [] if batch is None else [each for each in batch.receipts if each.outcome is None]
-        if batch is not None and left:
+        crash = None if task.cancelled() else task.exception()
+        if crash is not None:
+            self._say("crash", logging.ERROR, "its task raised %s", describe(crash))
+        if batch is not None and left and crash is not None:
+            # Not sent again: what raised once would raise each time.
+            self._settle(batch, left, self._dropped("expired", attempts=batch.attempts))
+        elif batch is not None and left:
             self._orphans.append(replace(batch, receipts=left))
-        if (left or batch is None) and not self._is_stopping:
+        if (self._orphans or batch is None) and not self._is_stopping:
             self._loop.call_later(_REVIVAL, self._revive)
 
     # ------------------------------------------------------------------------------- one batch on

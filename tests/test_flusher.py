@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncanalytics import (
+    AsyncClient,
     BaseDestination,
     Batching,
     Outcome,
@@ -679,3 +680,25 @@ async def test_a_destination_that_raises_a_cancellation_is_tried_again(lab: Lab)
         for receipt in lab.burst(client, 3):
             async with asyncio.timeout(10):
                 assert (await receipt.settled()).delivered
+
+
+async def test_a_verdict_that_cannot_be_booked_ends_its_batch(
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    """A destination whose verdict breaks the booking loses that batch, loudly, and no other."""
+    handed: list[str] = []
+
+    async def deliver(batch: Any) -> Delivered:
+        handed.extend(receipt.message_id for receipt in batch.receipts)
+        no_mapping: Any = handed[:]
+        return Delivered(failed=no_mapping) if len(handed) == 1 else Delivered()
+
+    async with AsyncClient(destinations=[Place(deliver)], batching=Batching(linger=0)) as client:
+        first = await (await client.track("Ordered", user_id="u")).settled()
+        await asyncio.sleep(5)
+        second = await (await client.track("Ordered", user_id="u")).settled()
+        stats = client.stats()
+    assert (first.kind, first.reason, second.kind) == ("dropped", "expired", "delivered")
+    assert (len(handed), stats.accepted, stats.pending) == (2, 2, 0)
+    assert stats.is_balanced
+    assert any("TypeError" in record.getMessage() for record in logged.records)
