@@ -11,8 +11,10 @@ import logging
 
 from asyncanalytics import endpoints
 from asyncanalytics._version import __version__
+from asyncanalytics.binding import bound_context
+from asyncanalytics.bound import BoundClient
 from asyncanalytics.calls import Alias, Call, Context, Group, Identify, Page, Screen, Track
-from asyncanalytics.client import AsyncClient, State
+from asyncanalytics.client import AsyncClient, LifespanState, State
 from asyncanalytics.destinations import (
     BaseDestination,
     ConsoleDestination,
@@ -24,6 +26,7 @@ from asyncanalytics.errors import (
     Closed,
     ConfigurationError,
     FlushTimeout,
+    Forked,
     InvalidCall,
     LifecycleError,
     MissingExtra,
@@ -38,6 +41,7 @@ from asyncanalytics.middleware import Middleware
 from asyncanalytics.receipts import FanOut, Outcome, Receipt
 from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
 from asyncanalytics.stats import DestinationStats, Stats
+from asyncanalytics.sync import Client
 
 logging.getLogger("asyncanalytics").addHandler(logging.NullHandler())
 
@@ -47,7 +51,9 @@ __all__ = [
     "AsyncClient",
     "BaseDestination",
     "Batching",
+    "BoundClient",
     "Call",
+    "Client",
     "Closed",
     "ConfigurationError",
     "ConsoleDestination",
@@ -57,10 +63,12 @@ __all__ = [
     "FanOut",
     "FileDestination",
     "FlushTimeout",
+    "Forked",
     "Group",
     "Identify",
     "InvalidCall",
     "LifecycleError",
+    "LifespanState",
     "Middleware",
     "MissingExtra",
     "NotStarted",
@@ -80,5 +88,6 @@ __all__ = [
     "Unsupported",
     "WrongLoop",
     "__version__",
+    "bound_context",
     "endpoints",
 ]

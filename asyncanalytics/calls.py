@@ -75,6 +75,16 @@ def as_object(value: object) -> dict[Any, Any]:
     raise PydanticCustomError("object", "must be a mapping or a pydantic model")
 
 
+def filled(given: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was given, with what it lacks filled in from `more`, at any depth."""
+    found = {**more, **given}
+    for name in more.keys() & given.keys():
+        own, other = given[name], more[name]
+        if isinstance(own, dict) and isinstance(other, dict):
+            found[name] = filled(own, other)
+    return found
+
+
 def as_timestamp(value: object) -> str:
     """Return a moment as ISO 8601 in UTC with milliseconds and `Z`.
 

@@ -1,7 +1,8 @@
 """The door: `AsyncClient`, its life, and the way of a call from the caller to its queues.
 
 A client is made anywhere, lives on one event loop from `start` to `aclose`, and refuses calls
-outside that span. One call goes: validate, middleware, encode once, find room, put.
+outside that span. Closed, it may be started again, on any loop. One call goes: fill in what is
+bound here, validate, middleware, encode once, find room, put.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import asynccontextmanager
 from enum import Enum
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import anyio
 
 from asyncanalytics import encoding, endpoints
+from asyncanalytics.binding import bound_source, current
+from asyncanalytics.bound import BoundClient
 from asyncanalytics.destinations import BaseDestination, Destination
 from asyncanalytics.errors import (
     Closed,
     ConfigurationError,
     FlushTimeout,
+    Forked,
     InvalidCall,
     LifecycleError,
     NotStarted,
@@ -39,9 +44,12 @@ from asyncanalytics.transport import Transport, check_http2
 from asyncanalytics.verbs import Verbs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
 
+    from pydantic import BaseModel
+
+    from asyncanalytics.binding import UserId
     from asyncanalytics.endpoints import Endpoint
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.receipts import SettleHook
@@ -64,6 +72,12 @@ class State(Enum):
     """Taking no more calls, sending what is pending."""
     CLOSED = "closed"
     """Done. What was still pending at the deadline has been dropped as `closed`."""
+
+
+class LifespanState(TypedDict):
+    """What `AsyncClient.lifespan` gives to an ASGI app: `request.state.analytics`."""
+
+    analytics: AsyncClient
 
 
 _NOWHERE = object()  # what no running loop is, not even the lack of one
@@ -152,6 +166,7 @@ class AsyncClient(Verbs):
         )
         self._shutdown_timeout = shutdown_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0  # of the process that has started it
         self._open_on: object = _NOWHERE  # the loop, while calls are taken
         self._claimed: list[BaseDestination] = []
         self._closing: asyncio.Task[None] | None = None
@@ -177,18 +192,19 @@ class AsyncClient(Verbs):
         """Open the connection pool and begin to take calls, on the running loop.
 
         What would block the loop runs in a thread. If it is cancelled or fails, nothing stays
-        open and the client may be started again.
+        open and the client may be started again. So may one that is closed; its figures go on.
 
         Raises:
-            LifecycleError: if the client was started before.
+            LifecycleError: if the client is started already.
         """
-        if self._state is not State.NEW or self._loop is not None:
+        if self._state not in (State.NEW, State.CLOSED) or self._loop is not None:
             raise self._started()
-        self._loop = asyncio.get_running_loop()
+        self._state, self._closing = State.NEW, None
+        self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
         try:
             await self._take_hold()
         except BaseException:
-            self._loop = None
+            self._loop, self._pid = None, 0
             await self._let_go()
             raise
         for flusher in self._flushers:
@@ -208,7 +224,7 @@ class AsyncClient(Verbs):
         Raises:
             FlushTimeout: if the time ran out. Nothing is lost by that: delivery goes on.
         """
-        if asyncio.get_running_loop() is not self._open_on:
+        if _running_loop() is not self._open_on:
             raise self._misuse()
         if not any(flusher.is_busy for flusher in self._flushers):
             return self.stats()
@@ -240,8 +256,8 @@ class AsyncClient(Verbs):
             return self.stats()
         if self._state is State.CLOSED:
             return self.stats()
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoop
+        if self._is_forked() or asyncio.get_running_loop() is not self._loop:
+            raise self._misuse()
         if self._closing is None:
             self._state = State.CLOSING
             self._open_on = _NOWHERE
@@ -266,6 +282,36 @@ class AsyncClient(Verbs):
     ) -> None:
         """Close the client within `shutdown_timeout`; an exception of the body goes on."""
         await self.aclose()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[LifespanState]:  # noqa: ARG002 - the framework passes it
+        """Start with an ASGI app and close with it: `FastAPI(lifespan=client.lifespan)`.
+
+        Use it within a lifespan of your own, too: `async with client.lifespan(app) as state:`,
+        and yield `{**state, ...}`. Where an app runs again in the same process, as under a test
+        client, so does this client.
+        """
+        async with self:
+            yield {"analytics": self}
+
+    def bind(
+        self,
+        *,
+        user_id: UserId | None = None,
+        anonymous_id: UserId | None = None,
+        context: Mapping[str, Any] | BaseModel | None = None,
+    ) -> BoundClient:
+        """Return the same verbs with ids and a context filled in, for one user or one job.
+
+        It is bound within what holds where it is made: a request, or a `bound_context` block.
+
+        Raises:
+            ConfigurationError: if the context has a field of a wrong type.
+        """
+        source = bound_source(
+            user_id=user_id, anonymous_id=anonymous_id, context=context, within=current.get()
+        )
+        return BoundClient(self, source)
 
     def stats(self) -> Stats:
         """Return the figures as they are now. Works at any time in a client's life."""
@@ -303,7 +349,7 @@ class AsyncClient(Verbs):
             pass  # what is left is counted below
         await asyncio.gather(*(flusher.stop() for flusher in self._flushers))
         await self._let_go()
-        self._state = State.CLOSED
+        self._state, self._loop = State.CLOSED, None
         after = self.stats()
         if lost := _closed_drops(after) - _closed_drops(before):
             text = "closed at the deadline of %g s with %d events not delivered"
@@ -333,11 +379,18 @@ class AsyncClient(Verbs):
         await self._transport.aclose()
 
     def _started(self) -> LifecycleError:
-        if self._state in (State.NEW, State.OPEN):
-            return LifecycleError("this AsyncClient is started already: one start is enough")
-        return Closed()
+        if self._is_forked():
+            return Forked()
+        if self._state is State.CLOSING:
+            return Closed()
+        return LifecycleError("this AsyncClient is started already: one start is enough")
+
+    def _is_forked(self) -> bool:
+        return self._loop is not None and self._pid != os.getpid()
 
     def _misuse(self) -> LifecycleError:
+        if self._is_forked():
+            return Forked()
         if self._state is State.NEW:
             return NotStarted()
         if self._state is State.OPEN:
@@ -346,7 +399,7 @@ class AsyncClient(Verbs):
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         """Warn of a client that was started and never closed."""
-        if getattr(self, "_state", None) is State.OPEN:
+        if getattr(self, "_state", None) is State.OPEN and not self._is_forked():
             pending = self.stats().pending
             text = f"unclosed AsyncClient with {pending} events pending: await client.aclose()"
             warn(text, ResourceWarning, source=self)
@@ -363,6 +416,12 @@ class AsyncClient(Verbs):
         """Take the straight way: one destination, no middleware, room in its queue."""
         if _running_loop() is not self._open_on:
             raise self._misuse()
+        source = current.get()
+        if source is not None:
+            binding = source.binding()
+            binding.fill(fields)
+            if binding.opted_out:
+                return None
         self._breathless += 1
         if self._straight is None or self._breathless >= _BREATH:
             return None
@@ -401,10 +460,16 @@ class AsyncClient(Verbs):
 
     def _route(self, wire: CallWire, fields: dict[str, Any]) -> Route:
         try:
-            return self._router.route(wire, fields)
+            route = self._router.route(wire, fields)
         except InvalidCall:
             self._refused += 1
             raise
+        if self._disabled:
+            return route.refused("disabled")
+        source = current.get()
+        if source is not None and source.binding().opted_out:
+            return route.refused("opted_out")
+        return route
 
     async def _find_room(self, route: Route) -> None:
         """Wait until all of a call's destinations have room at the same time."""
@@ -421,9 +486,7 @@ class AsyncClient(Verbs):
 
     def _accept(self, route: Route) -> Receipt:
         for flusher, receipt, refusal in route.stops:
-            if self._disabled:
-                flusher.refuse(receipt, "disabled")
-            elif refusal is not None:
+            if refusal is not None:
                 flusher.refuse(receipt, refusal)
             else:
                 flusher.accept(receipt)

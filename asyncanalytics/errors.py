@@ -6,6 +6,7 @@ AnalyticsError
 ├── LifecycleError (RuntimeError)      the client is used outside its life
 │   ├── NotStarted
 │   ├── Closed
+│   ├── Forked
 │   └── WrongLoop
 ├── InvalidCall (ValueError)           a call that cannot be sent, refused in the caller
 │   ├── TooLarge
@@ -82,7 +83,18 @@ class Closed(LifecycleError):
         """Say what to do instead."""
         super().__init__(
             "this AsyncClient is closed: make the call before the `async with` block "
-            "or aclose() ends, or make a new client"
+            "or aclose() ends, or start it again"
+        )
+
+
+class Forked(LifecycleError):
+    """The client was started in another process, which has forked this one."""
+
+    def __init__(self) -> None:
+        """Say where to start a client instead."""
+        super().__init__(
+            "this AsyncClient was started before this process was forked, and it still serves "
+            "the parent: make and start a client in the child, after the fork"
         )
 
 

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("asyncanalytics")
 
-_INTENDED = frozenset({"middleware", "disabled"})  # drops that were asked for: not logged
+_INTENDED = frozenset(
+    {"middleware", "disabled", "opted_out"}
+)  # drops that were asked for: not logged
 _OUTAGE = frozenset({"retry", "halt", "expired"})  # trouble that a delivery ends
 _QUIET = 60.0  # seconds after which other trouble is a new one
 _REVIVAL = 0.1  # seconds: longer than a loop takes to end, so that nothing is started in one
@@ -61,14 +63,20 @@ class Flusher:
         self.batching: Batching = destination.batching or batching
         self.queueing: Queueing = destination.queueing or queueing
         self.retrying: Retrying = destination.retrying or retrying
-        self.buffer: MemoryBuffer = MemoryBuffer(self.queueing, destination.limits(self.batching))
         self.ledger: Ledger = Ledger()
         self._makes_room = self.queueing.when_full in ("drop_newest", "drop_oldest")
         self._max_in_flight = max_in_flight
-        self._pace = Pace(max_in_flight)
         self._on_settle = on_settle
+        self._renew()
+
+    def _renew(self) -> None:
+        """Make what belongs to one start; the ledger outlives it."""
+        self.buffer: MemoryBuffer = MemoryBuffer(
+            self.queueing, self.destination.limits(self.batching)
+        )
         self.hooks: set[asyncio.Task[None]] = set()
         """Async hooks that are running."""
+        self._pace = Pace(self._max_in_flight)
         self._sends: dict[asyncio.Task[None], Batch] = {}
         self._orphans: list[Batch] = []  # what is left of sends that others cancelled
         self._last_sent = float("-inf")
@@ -127,6 +135,16 @@ class Flusher:
         self.buffer.put(receipt)
         return True
 
+    def has_room_behind(self, events: int, waiting: int, size: int) -> bool:
+        """Whether a call of `size` bytes goes in straight, behind others that are on their way."""
+        return size <= self.buffer.largest and self.buffer.has_room(waiting + size, events)
+
+    def take_in(self, receipts: Sequence[Receipt]) -> None:
+        """Take calls in for which there was room when they came."""
+        self.ledger.accepted += len(receipts)
+        for receipt in receipts:
+            self.buffer.put(receipt)
+
     def accept(self, receipt: Receipt) -> None:
         """Take a call in. One that finds no room meets the policy, and is counted."""
         while not self.buffer.fits(len(receipt.body)):
@@ -148,6 +166,8 @@ class Flusher:
 
     def start(self) -> None:
         """Begin to send, on the running loop."""
+        if self._is_stopping:
+            self._renew()
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
         self._revive()

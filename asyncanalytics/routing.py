@@ -51,6 +51,10 @@ class Route(NamedTuple):
     message_id: str
     stops: Sequence[Stop]
 
+    def refused(self, reason: DropReason) -> Route:
+        """Return the same way, with every stop's end at its beginning."""
+        return self._replace(stops=[stop._replace(refusal=reason) for stop in self.stops])
+
 
 class Router:
     """Finds the way of each call among a client's destinations."""

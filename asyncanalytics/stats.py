@@ -26,6 +26,7 @@ DropReason = Literal[
     "expired",
     "closed",
     "disabled",
+    "opted_out",
     "unrouted",
     "spool_full",
     "spool_corrupt",

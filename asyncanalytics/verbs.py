@@ -72,7 +72,7 @@ class Verbs(ABC):
         fields: dict[str, Any] = {}
         if traits is not None:
             fields["traits"] = traits
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._try(IDENTIFY, fields) or await self._submit(IDENTIFY, fields)
 
     def identify_nowait(
@@ -90,7 +90,7 @@ class Verbs(ABC):
         fields: dict[str, Any] = {}
         if traits is not None:
             fields["traits"] = traits
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._submit_nowait(IDENTIFY, fields)
 
     async def track(
@@ -109,7 +109,7 @@ class Verbs(ABC):
         fields: dict[str, Any] = {"event": event}
         if properties is not None:
             fields["properties"] = properties
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._try(TRACK, fields) or await self._submit(TRACK, fields)
 
     def track_nowait(
@@ -128,7 +128,7 @@ class Verbs(ABC):
         fields: dict[str, Any] = {"event": event}
         if properties is not None:
             fields["properties"] = properties
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._submit_nowait(TRACK, fields)
 
     async def page(
@@ -155,7 +155,7 @@ class Verbs(ABC):
             fields["section"] = section
         if properties is not None:
             fields["properties"] = properties
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._try(PAGE, fields) or await self._submit(PAGE, fields)
 
     def page_nowait(
@@ -182,7 +182,7 @@ class Verbs(ABC):
             fields["section"] = section
         if properties is not None:
             fields["properties"] = properties
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._submit_nowait(PAGE, fields)
 
     async def screen(
@@ -209,7 +209,7 @@ class Verbs(ABC):
             fields["section"] = section
         if properties is not None:
             fields["properties"] = properties
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._try(SCREEN, fields) or await self._submit(SCREEN, fields)
 
     def screen_nowait(
@@ -236,7 +236,7 @@ class Verbs(ABC):
             fields["section"] = section
         if properties is not None:
             fields["properties"] = properties
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._submit_nowait(SCREEN, fields)
 
     async def group(
@@ -255,7 +255,7 @@ class Verbs(ABC):
         fields: dict[str, Any] = {"groupId": group_id}
         if traits is not None:
             fields["traits"] = traits
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._try(GROUP, fields) or await self._submit(GROUP, fields)
 
     def group_nowait(
@@ -274,7 +274,7 @@ class Verbs(ABC):
         fields: dict[str, Any] = {"groupId": group_id}
         if traits is not None:
             fields["traits"] = traits
-        _common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
+        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
         return self._submit_nowait(GROUP, fields)
 
     async def alias(
@@ -289,7 +289,7 @@ class Verbs(ABC):
     ) -> Receipt:
         """Say that two ids are one user: `user_id` is the new one, `previous_id` the old one."""
         fields: dict[str, Any] = {"previousId": previous_id}
-        _common(fields, user_id, None, context, integrations, timestamp, message_id)
+        common(fields, user_id, None, context, integrations, timestamp, message_id)
         return self._try(ALIAS, fields) or await self._submit(ALIAS, fields)
 
     def alias_nowait(
@@ -304,7 +304,7 @@ class Verbs(ABC):
     ) -> Receipt:
         """Do as `alias`, without waiting: a full queue raises `QueueFull`."""
         fields: dict[str, Any] = {"previousId": previous_id}
-        _common(fields, user_id, None, context, integrations, timestamp, message_id)
+        common(fields, user_id, None, context, integrations, timestamp, message_id)
         return self._submit_nowait(ALIAS, fields)
 
     async def send(self, call: Call) -> Receipt:
@@ -317,7 +317,7 @@ class Verbs(ABC):
         return self._submit_nowait(WIRES[call.type], call.wire())
 
 
-def _common(  # noqa: PLR0917 - once a call: by position is quickest
+def common(  # noqa: PLR0917 - once a call: by position is quickest
     fields: dict[str, Any],
     user_id: UserId | None,
     anonymous_id: UserId | None,

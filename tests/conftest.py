@@ -13,17 +13,23 @@ import gzip
 import inspect
 import json
 import logging
+import os
+import re
+import sys
 import time
 from collections import Counter
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 
-from asyncanalytics import AsyncClient, Call, Destination, FanOut, Sending, endpoints
+from asyncanalytics import AsyncClient, BoundClient, Call, Destination, FanOut, Sending, endpoints
+from asyncanalytics.verbs import Verbs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -73,9 +79,22 @@ class WatchedClient(AsyncClient):
         self.keeps_payloads = not settings.get("middleware")
         super().__init__(*args, **settings)
 
+    def bind(self, **bound: Any) -> BoundClient:
+        """Bind, and watch what is called there too."""
+        return WatchedBoundClient(self, super().bind(**bound)._source)
+
+
+class WatchedBoundClient(BoundClient):
+    """A bound client that lists its calls with those of its client."""
+
+    @property
+    def taken(self) -> list[Taken]:
+        """The client's list."""
+        return self._client.taken  # type: ignore[attr-defined, no-any-return]
+
 
 def _watched(name: str) -> Callable[..., Any]:
-    verb = getattr(AsyncClient, name)
+    verb = getattr(Verbs, name)
     first = list(inspect.signature(verb).parameters)[1]
 
     def expected(args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
@@ -90,13 +109,13 @@ def _watched(name: str) -> Callable[..., Any]:
         kept = {key: texts[key] for key in compared if texts.get(key) not in (None, "None")}
         return json.loads(json.dumps(kept, default=str))  # a copy of this moment
 
-    async def call(self: WatchedClient, *args: Any, **given: Any) -> Receipt:
+    async def call(self: Any, *args: Any, **given: Any) -> Receipt:
         want = expected(args, given)
         receipt = await verb(self, *args, **given)
         self.taken.append(Taken(receipt, want))
         return receipt
 
-    def call_nowait(self: WatchedClient, *args: Any, **given: Any) -> Receipt:
+    def call_nowait(self: Any, *args: Any, **given: Any) -> Receipt:
         want = expected(args, given)
         receipt = verb(self, *args, **given)
         self.taken.append(Taken(receipt, want))
@@ -105,9 +124,9 @@ def _watched(name: str) -> Callable[..., Any]:
     return call_nowait if name.endswith("_nowait") else call
 
 
-for _verb in _VERBS:
+for _verb in (*_VERBS, *(f"{each}_nowait" for each in _VERBS)):
     setattr(WatchedClient, _verb, _watched(_verb))
-    setattr(WatchedClient, f"{_verb}_nowait", _watched(f"{_verb}_nowait"))
+    setattr(WatchedBoundClient, _verb, _watched(_verb))
 
 
 # ------------------------------------------------------------------------------ what servers have
@@ -528,3 +547,79 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], str]:
         return text.replace("+00:00", "Z")
 
     return stamp
+
+
+# --------------------------------------------------------------------- frameworks and processes
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+class Live:
+    """A collector on a socket, in a thread of its own: other threads and processes reach it."""
+
+    def __init__(self, collector: Collector, url: str) -> None:
+        self.collector = collector
+        self.url = url
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """An environment in which `AsyncClient()` and child processes send here."""
+        place = {"ASYNCANALYTICS_ENDPOINT": self.url, "ASYNCANALYTICS_WRITE_KEY": KEY}
+        return {**os.environ, **place, "PYTHONUNBUFFERED": "1"}
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The calls that have arrived, oldest first."""
+        return [event.payload for event in self.collector.events()]
+
+    def wait_for(self, count: int, *, seconds: float = 20.0) -> list[dict[str, Any]]:
+        """Wait until so many calls have arrived, and return them."""
+        until = time.monotonic() + seconds
+        while len(self.events) < count and time.monotonic() < until:
+            time.sleep(0.02)  # another thread or process is at work: there is nothing to await
+        assert len(self.events) >= count
+        return self.events
+
+
+@pytest.fixture
+def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
+    """A live collector; the environment's endpoint and key are set to it."""
+    pytest.importorskip("starlette")
+    from asyncanalytics.collector import Collector
+
+    with (
+        Collector() as collector,
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(collector.serve()) as url,
+    ):
+        found = Live(collector, url)
+        for name in ("ASYNCANALYTICS_ENDPOINT", "ASYNCANALYTICS_WRITE_KEY"):
+            monkeypatch.setenv(name, found.environ[name])
+        yield found
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write a page's Python blocks to importable files, as a reader would.
+
+    `example("django", "views.py")` finds, in docs/django.md, the block whose first line is the
+    comment `# views.py`, writes it to a file of that name, and returns the path. The folder is
+    put on sys.path; modules of the test's are forgotten at its end.
+    """
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+
+    def write(page: str, name: str) -> Path:
+        text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            if block.startswith(f"# {name}\n"):
+                path = tmp_path / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block, encoding="utf-8")
+                return path
+        raise LookupError(f"docs/{page}.md has no block that begins with # {name}")
+
+    yield write  # type: ignore[misc]
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

@@ -25,6 +25,7 @@ from asyncanalytics import (
     ConfigurationError,
     Destination,
     FanOut,
+    FileDestination,
     FlushTimeout,
     Identify,
     InvalidCall,
@@ -47,6 +48,7 @@ from asyncanalytics.retrying import Delivered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from conftest import Lab
 
@@ -268,7 +270,7 @@ async def test_closed(lab: Lab) -> None:
     """After its close a client takes no calls, and says so."""
     async with lab.client(lab.script()) as client:
         await lab.track(client)
-    for call in (lab.track(client), client.flush(), client.start()):
+    for call in (lab.track(client), client.flush()):
         with pytest.raises(Closed):
             await call
     with pytest.raises(Closed):
@@ -296,13 +298,40 @@ async def test_started_twice(lab: Lab) -> None:
 
 @looptime
 async def test_never_started_and_closed(lab: Lab) -> None:
-    """Closing what was never started is quick and final."""
+    """Closing what was never started is quick; it may still be started."""
     client = lab.client(lab.script())
     assert (await client.aclose()).state == "closed"
     with pytest.raises(Closed):
-        await client.start()
-    with pytest.raises(Closed):
         await lab.track(client)
+    async with client:
+        await lab.track(client)
+
+
+@looptime
+async def test_started_again(lab: Lab) -> None:
+    """A closed client starts again, with new queues and the old figures."""
+    server = lab.script(503, 503, then=200)
+    client = lab.client(server, queueing=Queueing(max_events=3))
+    for number in (1, 2, 3):
+        async with client:
+            await lab.track(client, 3)
+        assert client.stats().delivered == 3 * number
+        assert client.stats().state == "closed"
+    assert len(server.arrived) == 9
+
+
+def test_started_again_on_another_loop(lab: Lab, tmp_path: Path) -> None:
+    """Each run of a loop may have the client, one after the other."""
+    client = lab.client(destinations=[FileDestination(tmp_path / "calls.jsonl")])
+
+    async def run() -> None:
+        async with client:
+            await lab.track(client, 2)
+
+    for runs in (1, 2):
+        asyncio.run(run())
+        assert client.stats().delivered == 2 * runs
+    assert len((tmp_path / "calls.jsonl").read_text().splitlines()) == 4
 
 
 @looptime

@@ -14,6 +14,7 @@ from asyncanalytics.errors import (
     Closed,
     ConfigurationError,
     FlushTimeout,
+    Forked,
     InvalidCall,
     LifecycleError,
     MissingExtra,
@@ -41,6 +42,7 @@ EXAMPLES: list[AnalyticsError] = [
     QueueFull("segment", max_events=100_000, max_bytes=67_108_864),
     FlushTimeout(1_200, 2.5),
     NoAnswer("ConnectError", stale=True),
+    Forked(),
 ]
 each_error = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 
@@ -123,7 +125,7 @@ def test_attributes(error: AnalyticsError, attributes: dict[str, object]) -> Non
     [
         (EXAMPLES[2], "pip install 'asyncanalytics[http2]'"),
         (EXAMPLES[4], "async with client:"),
-        (EXAMPLES[5], "make a new client"),
+        (EXAMPLES[5], "start it again"),
         (EXAMPLES[6], "anyio.from_thread.run"),
         (EXAMPLES[8], "send fewer or shorter properties"),
         (EXAMPLES[8], "40,000 bytes"),
@@ -131,6 +133,7 @@ def test_attributes(error: AnalyticsError, attributes: dict[str, object]) -> Non
         (EXAMPLES[10], "add a destination"),
         (EXAMPLES[11], "raise the limits in Queueing"),
         (EXAMPLES[12], "delivery goes on"),
+        (EXAMPLES[14], "after the fork"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

@@ -52,14 +52,17 @@ class MemoryBuffer:
 
     # -------------------------------------------------------------------------------- going in
 
-    def fits(self, size: int) -> bool:
-        """Whether a call of so many bytes is within the bounds; one alone always is."""
-        held = self._held_events
+    def fits(self, size: int, ahead: int = 0) -> bool:
+        """Whether a call of so many bytes is within the bounds; one alone always is.
+
+        `ahead` calls that are on their way go before it; their bytes are in `size` too.
+        """
+        held = self._held_events + ahead
         return held < self._max_events and (self._held_bytes + size <= self._max_bytes or held == 0)
 
-    def has_room(self, size: int) -> bool:
+    def has_room(self, size: int, ahead: int = 0) -> bool:
         """Whether a call fits and nobody waits for room before it."""
-        return not self._waiters and self.fits(size)
+        return not self._waiters and self.fits(size, ahead)
 
     async def room(self, size: int) -> None:
         """Wait until a call of so many bytes fits, in the order of asking.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from asyncanalytics.calls import Context, as_object
-from asyncanalytics.errors import ConfigurationError
+from asyncanalytics.binding import wire_context
+from asyncanalytics.calls import Context, as_object, filled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +34,7 @@ def enrich(
     Raises:
         ConfigurationError: if the context has a field of a wrong type.
     """
-    around = {} if context is None else _checked(context)
+    around = {} if context is None else deepcopy(wire_context(context))
     inside = {} if properties is None else deepcopy(as_object(properties))
     switches = {} if integrations is None else dict(integrations)
 
@@ -44,35 +42,11 @@ def enrich(
         found: dict[str, Any] = {}
         if around:
             given = {} if call.context is None else call.context.wire()
-            found["context"] = Context.model_validate(_filled(given, around))
+            found["context"] = Context.model_validate(filled(given, deepcopy(around)))
         if inside and "properties" in type(call).model_fields:
-            found["properties"] = _beside(getattr(call, "properties", None), inside)
+            found["properties"] = {**deepcopy(inside), **(getattr(call, "properties", None) or {})}
         if switches:
-            found["integrations"] = _beside(call.integrations, switches)
+            found["integrations"] = {**deepcopy(switches), **(call.integrations or {})}
         return call.model_copy(update=found) if found else call
 
     return fill
-
-
-def _checked(context: Mapping[str, Any] | BaseModel) -> dict[str, Any]:
-    """Return the context under its wire names, or say which field is wrong."""
-    try:
-        return deepcopy(Context.model_validate(as_object(context)).wire())
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
-        raise ConfigurationError(f"enrich: context has a wrong value at {where}") from None
-
-
-def _beside(given: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was given, after the rest of `more`, which later code may change freely."""
-    own = given or {}
-    return {name: deepcopy(value) for name, value in more.items() if name not in own} | dict(own)
-
-
-def _filled(given: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    found = _beside(given, more)
-    for name, value in more.items():
-        own = given.get(name)
-        if isinstance(own, dict) and isinstance(value, dict):
-            found[name] = _filled(own, value)
-    return found

@@ -1,0 +1,514 @@
+"""The sync facade: threads, forks, the end of a program, and what it says when it is misused."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("starlette")
+
+from asyncanalytics import (
+    AsyncClient,
+    Client,
+    Closed,
+    ConfigurationError,
+    Destination,
+    FlushTimeout,
+    InvalidCall,
+    LifecycleError,
+    QueueFull,
+    Queueing,
+    Sending,
+    Track,
+    bound_context,
+    endpoints,
+)
+from asyncanalytics.sync import ClientSettings
+
+if TYPE_CHECKING:
+    from conftest import Live
+
+    from asyncanalytics import Stats
+
+VERBS = ("identify", "track", "page", "screen", "group", "alias", "send")
+
+
+def agrees(stats: Stats, live: Live, delivered: int) -> None:
+    """Assert the law, and that what is counted as delivered is what has arrived, once."""
+    assert stats.is_balanced
+    assert (stats.accepted, stats.delivered, stats.pending) == (delivered, delivered, 0)
+    ids = [event["messageId"] for event in live.events]
+    assert len(ids) == len(set(ids)) == delivered
+
+
+# ------------------------------------------------------------------------------------- the calls
+
+
+def test_every_verb(live: Live) -> None:
+    """Each verb returns a receipt, and its call arrives."""
+    with Client() as client:
+        receipts = [
+            client.identify("u1", traits={"plan": "pro"}),
+            client.track("Added File", user_id="u1", properties={"n": 1}),
+            client.page("Home", category="Docs", user_id="u1"),
+            client.screen("Home", section="Top", user_id="u1", properties={"n": 1}),
+            client.group("g1", user_id="u1", traits={"name": "A"}),
+            client.alias("u1", previous_id="a1"),
+            client.send(Track(event="Added File", user_id="u1")),
+        ]
+        outcomes = [client.settled(receipt, timeout=10) for receipt in receipts]
+    assert all(outcome.delivered for outcome in outcomes)
+    assert [event["type"] for event in live.events] == [*VERBS[:6], "track"]
+    assert [event["messageId"] for event in live.events] == [each.message_id for each in receipts]
+    agrees(client.stats(), live, 7)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_verbs_are_the_same(verb: str) -> None:
+    """A sync verb takes what its awaited sibling takes, and is described alike."""
+    ours, theirs = getattr(Client, verb), getattr(AsyncClient, verb)
+    assert inspect.signature(ours) == inspect.signature(theirs)
+    assert inspect.getdoc(ours) == inspect.getdoc(theirs)
+
+
+def test_the_settings_are_the_same() -> None:
+    """What `AsyncClient` can be told, `Client` can be told too."""
+    parameters = inspect.signature(AsyncClient.__init__).parameters
+    names = [name for name in parameters if name not in ("self", "write_key")]
+    assert list(ClientSettings.__annotations__) == names
+
+
+def test_it_starts_by_itself(live: Live) -> None:
+    """No thread runs before the first call; the first call finds everything ready."""
+    before = threading.active_count()
+    client = Client()
+    assert threading.active_count() == before
+    assert client.flush().accepted == 0
+    assert threading.active_count() == before
+    receipt = client.track("Added File", user_id="u1")
+    assert threading.active_count() > before
+    assert client.settled(receipt, timeout=10).delivered
+    agrees(client.close(), live, 1)
+    assert "closed" in repr(client)
+
+
+def test_a_bad_call_is_refused_in_its_thread(live: Live) -> None:
+    """What is wrong raises at the call and is counted as refused, not as accepted."""
+    with Client() as client:
+        with pytest.raises(InvalidCall, match="user_id"):
+            client.track("Added File")
+        with pytest.raises(InvalidCall, match="properties"):
+            client.track("Added File", user_id="u1", properties=7)  # type: ignore[arg-type]
+        assert client.stats().refused == 2
+    agrees(client.stats(), live, 0)
+
+
+def test_the_binding_of_the_calling_thread_counts(live: Live) -> None:
+    """A block binds the calls of its own thread, and opting out is counted there too."""
+    with Client() as client:
+        with bound_context(user_id="u1", context={"ip": "192.0.2.7"}):
+            client.track("Added File")
+            thread = threading.Thread(target=client.track, args=("Plain",), kwargs={"user_id": "x"})
+            thread.start()
+            thread.join()
+        client.flush(timeout=10)
+    bound, plain = live.events
+    assert (bound["userId"], bound["context"]["ip"]) == ("u1", "192.0.2.7")
+    assert "ip" not in plain["context"]
+    agrees(client.stats(), live, 2)
+
+
+def test_several_destinations_and_middleware(live: Live) -> None:
+    """Where a call has no straight way it goes the long one, with the same promises."""
+    places = [
+        Destination("one", endpoint=endpoints.custom(live.url), name="one"),
+        Destination("two", endpoint=endpoints.custom(live.url), name="two"),
+    ]
+    with Client(destinations=iter(places), middleware=iter([lambda call: call])) as client:
+        for number in range(20):
+            client.track("Added File", user_id=f"u{number}")
+        with pytest.raises(InvalidCall):
+            client.track("", user_id="u1")
+        stats = client.flush(timeout=10)
+        assert stats.refused == 1
+    assert stats.is_balanced
+    assert {name: each.delivered for name, each in stats.destinations.items()} == {
+        "one": 20,
+        "two": 20,
+    }
+
+
+# -------------------------------------------------------------------------------------- threads
+
+
+def test_many_threads(live: Live) -> None:
+    """Calls from many threads all arrive once, each thread's in its order."""
+    in_order = Sending(max_in_flight=1)
+    with Client(sending=in_order) as client, ThreadPoolExecutor(8) as threads:
+
+        def work(thread: int) -> None:
+            for number in range(500):
+                client.track("Added File", user_id=f"t{thread}", properties={"n": number})
+
+        list(threads.map(work, range(8)))
+        stats = client.flush(timeout=20)
+    agrees(stats, live, 4_000)
+    for thread in range(8):
+        own = [each for each in live.events if each["userId"] == f"t{thread}"]
+        assert [each["properties"]["n"] for each in own] == list(range(500))
+
+
+@pytest.mark.parametrize("bound", [{"max_events": 40}, {"max_bytes": 32_768}])
+def test_a_full_queue_makes_threads_wait(live: Live, bound: dict[str, int]) -> None:
+    """With little room the threads wait; the queue's bound holds, and nothing is lost."""
+    live.collector.misbehave(None, delay=0.02)
+    highest = 0
+    with Client(queueing=Queueing(**bound)) as client, ThreadPoolExecutor(4) as threads:
+
+        def work(thread: int) -> None:
+            nonlocal highest
+            for number in range(50):
+                client.track("Added File", user_id=f"t{thread}", properties={"n": number})
+                if number % 10 == 0:
+                    (stats,) = client.stats().destinations.values()
+                    highest = max(highest, stats.pending)
+
+        list(threads.map(work, range(4)))
+        stats = client.flush(timeout=20)
+    agrees(stats, live, 200)
+    assert 0 < highest <= 40 + 4 if "max_events" in bound else highest > 0
+
+
+def test_a_full_queue_may_raise(live: Live) -> None:
+    """With `raise` a thread gets QueueFull at once, and what was accepted is delivered."""
+    live.collector.misbehave(None, delay=0.3)
+    with Client(queueing=Queueing(max_events=10, when_full="raise")) as client:
+        for number in range(10):
+            client.track("Added File", user_id=f"u{number}")
+        with pytest.raises(QueueFull, match="full"):
+            client.track("Added File", user_id="one too many")
+        assert client.stats().refused == 1
+    agrees(client.stats(), live, 10)
+
+
+def test_from_a_running_loop(live: Live) -> None:
+    """Async code may call it too: it does not touch the loop that runs there."""
+
+    async def main(client: Client) -> None:
+        for number in range(10):
+            client.track("Added File", user_id=f"u{number}")
+            await asyncio.sleep(0)
+
+    with Client() as client:
+        asyncio.run(main(client))
+    agrees(client.stats(), live, 10)
+
+
+def test_a_hook_may_call_but_not_wait(live: Live) -> None:
+    """`on_settle` runs in the background thread: it may make calls, and waiting there is said."""
+    problems: list[Exception] = []
+    follow_ups: list[Any] = []
+
+    def hook(*_: object) -> None:
+        if not follow_ups:
+            follow_ups.append(client.track("Followed Up", user_id="u1"))
+            try:
+                client.flush()
+            except LifecycleError as error:
+                problems.append(error)
+
+    client = Client(on_settle=hook)
+    client.settled(client.track("Added File", user_id="u1"), timeout=10)
+    client.flush(timeout=10)
+    assert "background thread" in str(problems[0])
+    agrees(client.close(), live, 2)
+
+
+# ------------------------------------------------------------------------------------------ life
+
+
+def test_after_close(live: Live) -> None:
+    """A closed client refuses calls with a clear sentence, and may be started again."""
+    client = Client()
+    client.track("Added File", user_id="u1")
+    agrees(client.close(), live, 1)
+    assert client.close() == client.stats()
+    for call in (lambda: client.track("Added File", user_id="u1"), client.flush):
+        with pytest.raises(Closed, match="closed"):
+            call()
+    with client:
+        client.track("Added File", user_id="u1")
+        with pytest.raises(LifecycleError, match="already"):
+            client.start()
+    agrees(client.stats(), live, 2)
+
+
+def test_closing_while_threads_call(live: Live) -> None:
+    """A call beside the closing is either delivered or refused with Closed."""
+    accepted: list[str] = []
+
+    def work() -> None:
+        try:
+            while True:
+                accepted.append(client.track("Added File", user_id="u1").message_id)
+        except Closed:
+            pass
+
+    client = Client(queueing=Queueing(max_events=50))
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    live.wait_for(200)
+    stats = client.close(timeout=20)
+    for thread in threads:
+        thread.join(10)
+    agrees(stats, live, len(accepted))
+    assert {event["messageId"] for event in live.events} == set(accepted)
+
+
+def test_a_deadline_is_kept(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be delivered by the deadline is counted; flush says what it left."""
+    live.collector.misbehave(503)
+    client = Client()
+    client.track("Added File", user_id="u1")
+    with pytest.raises(FlushTimeout, match="1 events were still pending"):
+        client.flush(timeout=0.2)
+    start = time.monotonic()
+    stats = client.close(timeout=0.2)
+    assert time.monotonic() - start < 5
+    assert stats.destinations["custom"].dropped_by == {"closed": 1}
+    assert "1 events not delivered" in caplog.text
+    assert stats.is_balanced
+
+
+def test_waiting_for_an_outcome_has_a_limit(live: Live) -> None:
+    """`settled` gives up after its time, and delivery goes on."""
+    live.collector.misbehave(None, delay=0.3)
+    with Client() as client:
+        receipt = client.track("Added File", user_id="u1")
+        with pytest.raises(TimeoutError):
+            client.settled(receipt, timeout=0.01)
+        assert client.settled(receipt).delivered
+        assert client.settled(receipt).delivered
+    agrees(client.stats(), live, 1)
+
+
+def test_a_wrong_setting_is_said_at_once() -> None:
+    """A client that cannot work is not made."""
+    with pytest.raises(ConfigurationError, match="write key"):
+        Client(endpoint="http://127.0.0.1:1", disabled=False)
+    with pytest.raises(ConfigurationError, match="middleware"):
+        Client("key", middleware=7)  # type: ignore[arg-type]
+
+
+def test_a_start_that_fails_leaves_no_thread(live: Live) -> None:
+    """A client whose destination is taken says so, and leaves no thread behind."""
+    place = Destination("key", endpoint=endpoints.custom(live.url))
+    before = threading.active_count()
+    with Client(destinations=[place]):
+        other = Client(destinations=[place])
+        with pytest.raises(ConfigurationError, match="in use by another client"):
+            other.start()
+    assert threading.active_count() == before
+    with other:
+        other.track("Added File", user_id="u1")
+    agrees(other.stats(), live, 1)
+
+
+# ---------------------------------------------------------------------------- forks and the end
+
+
+def run(script: str, live: Live) -> Any:
+    """Run a program to its end, and return what it has printed as JSON, or nothing."""
+    done = subprocess.run(  # noqa: S603 - our own interpreter and text
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
+        env=live.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_end_of_a_program_sends_what_is_left(live: Live) -> None:
+    """1,000 calls and no flush: all of them arrive."""
+    run(
+        """
+        from asyncanalytics import Client
+        client = Client()
+        for number in range(1000):
+            client.track("Added File", user_id=f"u{number}")
+        """,
+        live,
+    )
+    assert len({event["messageId"] for event in live.events}) == 1_000
+
+
+def test_the_end_of_a_program_is_bounded(live: Live) -> None:
+    """With an endpoint that is down, a program still ends within its `shutdown_timeout`."""
+    live.collector.misbehave(503)
+    start = time.monotonic()
+    run(
+        """
+        from asyncanalytics import Client
+        client = Client(shutdown_timeout=0.5)
+        client.track("Added File", user_id="u1")
+        """,
+        live,
+    )
+    assert time.monotonic() - start < 10
+
+
+def test_a_name_is_still_looked_up_at_the_end(live: Live) -> None:
+    """At the end of a program connections to hosts by name can still be made."""
+    port = live.url.rpartition(":")[2]
+    run(
+        f"""
+        from asyncanalytics import Client
+        client = Client(endpoint="http://localhost:{port}")
+        client.track("Added File", user_id="u1")
+        """,
+        live,
+    )
+    assert len(live.events) == 1
+
+
+FORK = """
+import json, os, sys, threading
+from asyncanalytics import Client
+
+client = Client(%s)
+for number in range(10):
+    client.track("From Parent", user_id=f"u{number}")
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        accepted = [client.track("From Child", user_id=f"u{n}").message_id for n in range(10)]
+        stats = client.flush(timeout=10)
+        print(json.dumps([stats.accepted, stats.delivered]), flush=True)
+        %s
+    os.waitpid(pid, 0)
+
+%s
+for number in range(10):
+    client.track("From Parent", user_id=f"u{number}")
+stats = client.close()
+print(json.dumps([stats.accepted, stats.delivered]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize(
+    ("settings", "leave", "start"),
+    [
+        ("", "os._exit(0)", "fork()"),
+        ("", "sys.exit(0)", "fork()"),
+        ("", "os._exit(0)", "t = threading.Thread(target=fork); t.start(); t.join()"),
+        (
+            "destinations=[asyncanalytics.Destination('k', endpoint=ENDPOINT)]",
+            "sys.exit(0)",
+            "fork()",
+        ),
+    ],
+    ids=["_exit", "exit", "from a thread", "destinations"],
+)
+def test_a_forked_child_begins_anew(live: Live, settings: str, leave: str, start: str) -> None:
+    """The child delivers its own calls and none of its parent's; the parent delivers all of its."""
+    script = FORK % (settings, leave, start)
+    script = script.replace("ENDPOINT", f"asyncanalytics.endpoints.custom({live.url!r})")
+    script = script.replace("import json,", "import asyncanalytics, json,", 1)
+    if sys.version_info >= (3, 12):  # Python warns of any fork beside threads
+        script = "import warnings\nwarnings.simplefilter('ignore', DeprecationWarning)\n" + script
+    child, parent = run(script, live)
+    assert (child, parent) == ([10, 10], [20, 20])
+    names = [event["event"] for event in live.events]
+    assert (names.count("From Child"), names.count("From Parent")) == (10, 20)
+    assert len({event["messageId"] for event in live.events}) == 30
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_of_multiprocessing_flushes_at_its_end(live: Live) -> None:
+    """Children that multiprocessing forks send what is left when they end."""
+    script = """
+    import multiprocessing, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from asyncanalytics import Client
+    client = Client()
+    client.track("From Parent", user_id="u1")
+
+    def work(number):
+        client.track("From Child", user_id=f"u{number}")
+
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=work, args=(number,)) for number in range(3)]
+    for child in children: child.start()
+    for child in children: child.join()
+    """
+    run(script, live)
+    assert len({event["messageId"] for event in live.events}) == 4
+
+
+def test_an_async_client_in_a_forked_child_says_so(live: Live) -> None:
+    """The parent's client is not the child's: each use there says where to make one."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
+    script = """
+    import asyncio, json, os, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from asyncanalytics import AsyncClient, Forked
+
+    async def child(client):
+        said = []
+        track = lambda: client.track("Added File", user_id="u1")
+        for use in (client.start, client.flush, client.aclose, track):
+            try:
+                await use()
+            except Forked as error:
+                said.append(str(error))
+        return said
+
+    async def main():
+        client = AsyncClient()
+        async with client:
+            await client.track("From Parent", user_id="u1")
+            pid = os.fork()
+            if pid == 0:
+                asyncio._set_running_loop(None)
+                print(json.dumps(asyncio.run(child(client))), flush=True)
+                os._exit(0)
+            os.waitpid(pid, 0)
+        stats = client.stats()
+        print(json.dumps([stats.accepted, stats.delivered]), flush=True)
+
+    asyncio.run(main())
+    """
+    said, parent = run(script, live)
+    assert len(said) == 4
+    assert all("after the fork" in each for each in said)
+    assert parent == [1, 1]
+
+
+def test_a_client_that_is_let_go_still_delivers(live: Live) -> None:
+    """Dropping the last reference to a client that runs loses nothing."""
+    Client().track("Added File", user_id="u1")
+    gc.collect()
+    live.wait_for(1)
+    from asyncanalytics import sync
+
+    (client,) = [each for each in sync._open if each.stats().accepted == 1]
+    agrees(client.close(), live, 1)
