@@ -82,8 +82,8 @@ class Closed(LifecycleError):
     def __init__(self) -> None:
         """Say what to do instead."""
         super().__init__(
-            "this AsyncClient is closed: make the call before the `async with` block "
-            "or aclose() ends, or start it again"
+            "this client is closed: make the call before its `with` block or its closing ends, "
+            "or start it again"
         )
 
 

@@ -253,6 +253,8 @@ class Client:
     def _start(self) -> _Background:
         with self._lock:
             background = self._running()
+            if _is_over.is_set():
+                raise Closed  # nothing would send the call any more
             if background is None:
                 background = self._background = _Background(self._client)
                 _open.add(self)
@@ -421,17 +423,21 @@ def _outcome(receipt: Receipt) -> Outcome:
 _clients: WeakSet[Client] = WeakSet()
 _open: set[Client] = set()
 """Those with a thread; kept, so that none is lost with what it has accepted."""
+_is_over = threading.Event()
+"""Set once the program has come to its end."""
 _inherited: list[object] = []
 """What is the parent's, kept in a forked child: to let go of it would touch its sockets."""
 
 
 def _after_fork() -> None:
     _open.clear()
+    _is_over.clear()
     for client in _clients:
         client._forget()  # noqa: SLF001 - this file's own
 
 
 def _at_exit() -> None:
+    _is_over.set()
     for client in list(_open):
         client.close()
 

@@ -12,6 +12,7 @@ QUESTION = Question(
     subjects=(
         replace(OURS, name="asyncanalytics, awaited", options={"verb": "awaited"}),
         replace(OURS, name="asyncanalytics, _nowait", options={"verb": "nowait"}),
+        replace(OURS, name="asyncanalytics, Client", options={"verb": "sync"}),
         SEGMENT,
         replace(CONTROL, name="control: only the bytes", options={"what": "bytes"}),
         replace(CONTROL, name="control: an empty call", options={"what": "empty"}),

@@ -38,6 +38,9 @@ from asyncanalytics import (
 from asyncanalytics.sync import ClientSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from conftest import Live
 
     from asyncanalytics import Stats
@@ -387,6 +390,29 @@ def test_a_name_is_still_looked_up_at_the_end(live: Live) -> None:
     assert len(live.events) == 1
 
 
+def test_too_late(live: Live) -> None:
+    """A call in an exit handler is refused, whether the client ran before or not."""
+    said = run(
+        """
+        import atexit, json
+        from asyncanalytics import Client, Closed
+        used, fresh = Client(), Client()
+        used.track("Added File", user_id="u1")
+
+        @atexit.register
+        def late():
+            for client in (used, fresh):
+                try:
+                    client.track("Too Late", user_id="u1")
+                except Closed as error:
+                    print(json.dumps(str(error)), flush=True)
+        """,
+        live,
+    )
+    assert [each.split(":")[0] for each in said] == ["this client is closed"] * 2
+    assert [event["event"] for event in live.events] == ["Added File"]
+
+
 FORK = """
 import json, os, sys, threading
 from asyncanalytics import Client
@@ -512,3 +538,28 @@ def test_a_client_that_is_let_go_still_delivers(live: Live) -> None:
 
     (client,) = [each for each in sync._open if each.stats().accepted == 1]
     agrees(client.close(), live, 1)
+
+
+# ------------------------------------------------------------------------------------ the examples
+
+
+@pytest.mark.parametrize(
+    ("name", "events"), [("script.py", 1_001), ("worker_thread.py", 1), ("nightly.py", 2)]
+)
+def test_an_example_of_the_docs_runs(
+    live: Live, example: Callable[..., Path], name: str, events: int
+) -> None:
+    """Each program of docs/threads.md runs as it stands, and what it sends arrives."""
+    done = subprocess.run(  # noqa: S603 - our own text
+        [sys.executable, "-W", "error", str(example("threads", name))],
+        env=live.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(live.events) == events
+    assert {event["userId"] for event in live.events} >= {"u1"}
+    if name == "nightly.py":
+        assert {event["context"]["locale"] for event in live.events} == {"de-CH"}

@@ -10,7 +10,7 @@ import _load
 import _pace
 import _subject
 
-from asyncanalytics import AsyncClient
+from asyncanalytics import AsyncClient, Client
 
 
 async def _warm(client: AsyncClient) -> int:
@@ -32,7 +32,14 @@ async def throughput(url: str, events: int) -> _subject.Answer:
         return watch.read() | {"sent": warm + events}
 
 
-async def call_time(url: str, calls: int, verb: str) -> _subject.Answer:
+def call_time(url: str, calls: int, verb: str) -> _subject.Answer:
+    """Time each call: awaited, not awaited, or from a thread."""
+    if verb == "sync":
+        return call_time_sync(url, calls)
+    return asyncio.run(call_time_on_loop(url, calls, verb))
+
+
+async def call_time_on_loop(url: str, calls: int, verb: str) -> _subject.Answer:
     """Time each call, awaited or not, in bursts."""
     async with AsyncClient("key", endpoint=url) as client:
         warm = await _warm(client)
@@ -63,6 +70,22 @@ async def _nowait(client: AsyncClient, calls: list[tuple[str, dict[str, Any]]]) 
     return times
 
 
+def call_time_sync(url: str, calls: int) -> _subject.Answer:
+    """Time each call of the sync facade, from the main thread, in bursts."""
+    clock, times = time.perf_counter, []
+    with Client("key", endpoint=url) as client:
+        for user_id, properties in _load.calls(_subject.WARM_UP):
+            client.track(_load.EVENT, user_id=user_id, properties=properties)
+        client.flush()
+        for number, (user_id, properties) in enumerate(_load.calls(calls), 1):
+            start = clock()
+            client.track(_load.EVENT, user_id=user_id, properties=properties)
+            times.append(clock() - start)
+            if number % _subject.BURST == 0:
+                time.sleep(_subject.PAUSE)
+    return _subject.call_times(times) | {"sent": _subject.WARM_UP + calls}
+
+
 async def loop_lag(url: str, rate: int, seconds: float) -> _subject.Answer:
     """Measure the loop while calls are awaited on it."""
     async with AsyncClient("key", endpoint=url) as client:
@@ -80,7 +103,7 @@ if __name__ == "__main__":
         ("asyncanalytics", "httpx", "orjson", "pydantic"),
         {
             "throughput": lambda **options: asyncio.run(throughput(**options)),
-            "call_time": lambda **options: asyncio.run(call_time(**options)),
+            "call_time": call_time,
             "loop_lag": lambda **options: asyncio.run(loop_lag(**options)),
         },
     )

@@ -1,0 +1,62 @@
+"""Where calls go and how many may wait, from the settings of Segment's client."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from asyncanalytics import endpoints
+from asyncanalytics.endpoints import Endpoint
+from asyncanalytics.errors import ConfigurationError
+from asyncanalytics.settings import Queueing
+
+if TYPE_CHECKING:
+    from asyncanalytics.sync import Client
+
+logger: logging.Logger = logging.getLogger("asyncanalytics")
+
+
+class Queue:
+    """What is pending, as figures: the part of a queue's face that programs watch."""
+
+    def __init__(self, client: Client, maxsize: int) -> None:
+        """Look at a client; `maxsize` of 0 or less means without a limit."""
+        self._client = client
+        self.maxsize: int = maxsize
+
+    def qsize(self) -> int:
+        """Return how many calls are pending, those in flight included."""
+        return self._client.stats().pending
+
+    def empty(self) -> bool:
+        """Whether nothing is pending."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Whether the next call would be refused."""
+        return 0 < self.maxsize <= self.qsize()
+
+
+def queueing_of(size: int) -> Queueing:
+    """Bound the queue by its number of calls alone, as Segment's is."""
+    events = size if size > 0 else sys.maxsize
+    return Queueing(
+        max_events=events,
+        max_bytes=max(events * endpoints.MAX_EVENT_BYTES, 32_768),
+        when_full="raise",
+    )
+
+
+def endpoint_of(host: str | Endpoint | None) -> Endpoint | None:
+    """Read a host as Segment's client does: any URL, with the key in the body too."""
+    if not host or isinstance(host, Endpoint):
+        return host or None
+    if "://" not in host.partition("@")[0]:
+        return endpoints.parse(host)
+    try:
+        return endpoints.custom(host, key_in_body="writeKey")
+    except ConfigurationError:
+        endpoint = endpoints.custom(host, key_in_body="writeKey", insecure=True)
+        logger.warning("the host is http://: the key and the calls travel in the clear")
+        return endpoint
