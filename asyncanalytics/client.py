@@ -331,9 +331,10 @@ class AsyncClient(Verbs):
                 raise
         else:
             return
-        # Others have cancelled the closing, with all the loop's tasks: stop at once, and count.
-        self._closing = asyncio.create_task(self._close(0), name="asyncanalytics close")
-        await asyncio.shield(self._closing)
+        # Others have cancelled the closing, with all the loop's tasks.
+        if self._state is not State.CLOSED:  # before its first step
+            self._closing = asyncio.create_task(self._close(0), name="asyncanalytics close")
+            await asyncio.shield(self._closing)
         me = asyncio.current_task()
         if me is not None and me.cancelling():
             raise asyncio.CancelledError
@@ -342,18 +343,23 @@ class AsyncClient(Verbs):
         for flusher in self._flushers:
             flusher.buffer.turn_away(Closed)
         before = self.stats()
+        cancellation: asyncio.CancelledError | None = None
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*(each.drain(hooks=True) for each in self._flushers))
         except TimeoutError:
             pass  # what is left is counted below
+        except asyncio.CancelledError as error:
+            cancellation = error  # with all the loop's tasks, as its run ends: stop, and count
         await asyncio.gather(*(flusher.stop() for flusher in self._flushers))
         await self._let_go()
         self._state, self._loop = State.CLOSED, None
         after = self.stats()
         if lost := _closed_drops(after) - _closed_drops(before):
-            text = "closed at the deadline of %g s with %d events not delivered"
-            logger.error(text, seconds, lost)
+            when = "with its loop" if cancellation else f"at the deadline of {seconds:g} s"
+            logger.error("closed %s with %d events not delivered", when, lost)
+        if cancellation is not None:
+            raise cancellation
 
     async def _take_hold(self) -> None:
         if not self._disabled:

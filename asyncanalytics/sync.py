@@ -78,6 +78,8 @@ class _Background:
         try:
             self.handover, self._thread = self._portal.call(self._start)
         except BaseException:
+            # A signal may have come while the start was under way, which goes on.
+            self._portal.call(self._client.aclose, 0)
             self._exit.close()
             raise
 
