@@ -21,6 +21,7 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = PYTHONS[0]
 LOCK = "constraints.txt"
 TYPING_TESTS = "tests/typing_public.py"
+PARALLEL = ("--numprocesses", "auto", "--dist", "loadfile")
 
 # What would bring another index than PyPI into the lock.
 INDEX_VARIABLES = (
@@ -99,8 +100,8 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS, requires=["build"])
 def tests(session: nox.Session) -> None:
     """Every test, on each Python that is present."""
-    _install_wheel(session, "--all-extras", "--group", "test")
-    session.run("pytest", *session.posargs)
+    _install_wheel(session, "--all-extras", "--group", "test", "--group", "frameworks")
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=OLDEST, requires=["build"])
@@ -108,7 +109,7 @@ def tests_core(session: nox.Session) -> None:
     """The tests that need no extra, where no extra is installed."""
     _install_wheel(session, "--group", "test")
     session.run("python", "-c", "import asyncanalytics")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=OLDEST, requires=["build"])

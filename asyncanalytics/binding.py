@@ -40,7 +40,7 @@ class Source(Protocol):
 class Binding:
     """Ids and a context for calls that do not name their own."""
 
-    __slots__ = ("anonymous_id", "context", "opted_out", "user_id")
+    __slots__ = ("anonymous_id", "context", "opted_out", "spare_id", "user_id")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Binding:
         anonymous_id: UserId | None = None,
         context: dict[str, Any] | None = None,
         opted_out: bool = False,
+        spare_id: UserId | None = None,
     ) -> None:
         """Take a context under its wire names; see `wire_context`."""
         self.user_id: UserId | None = user_id
@@ -56,6 +57,8 @@ class Binding:
         self.context: dict[str, Any] = context or {}
         self.opted_out: bool = opted_out
         """Whether calls made here are dropped, and counted as `opted_out`."""
+        self.spare_id: UserId | None = spare_id
+        """An anonymous id for calls that would have no id at all; never beside another one."""
 
     def binding(self) -> Binding:
         """Return itself."""
@@ -68,6 +71,8 @@ class Binding:
                 fields["userId"] = self.user_id
             if self.anonymous_id is not None:
                 fields["anonymousId"] = self.anonymous_id
+            elif self.user_id is None and self.spare_id is not None:
+                fields["anonymousId"] = self.spare_id
         if self.context:
             given = fields.get("context")
             fields["context"] = self.context if given is None else self._around(given)
@@ -79,6 +84,7 @@ class Binding:
             anonymous_id=outer.anonymous_id if self.anonymous_id is None else self.anonymous_id,
             context=filled(self.context, outer.context),
             opted_out=self.opted_out or outer.opted_out,
+            spare_id=outer.spare_id if self.spare_id is None else self.spare_id,
         )
 
     def _around(self, given: Any) -> Any:

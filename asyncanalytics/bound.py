@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from asyncanalytics.binding import bound_source, current
+from asyncanalytics.binding import Nested, bound_source, current
 from asyncanalytics.verbs import Verbs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextvars import Token
 
     from pydantic import BaseModel
 
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
 class BoundClient(Verbs):
     """A client's verbs, with ids and a context filled in wherever a call does not name its own.
 
-    It is cheap to make and has no life of its own: it works while its client does.
+    It is cheap to make and has no life of its own: it works while its client does. A
+    `bound_context` that is entered after it was made fills in what it does not say.
     """
 
-    __slots__ = ("_client", "_source")
+    __slots__ = ("_client", "_made_in", "_source")
 
     def __init__(self, client: Verbs, source: Source) -> None:
         """Made by `AsyncClient.bind` and by the integrations."""
         self._client = client
         self._source = source
+        self._made_in = current.get()
 
     def bind(
         self,
@@ -54,22 +57,28 @@ class BoundClient(Verbs):
         """
         return self.bind(user_id=user_id, anonymous_id=anonymous_id)
 
+    def _enter(self) -> Token[Source | None]:
+        here = current.get()
+        if here is None or here is self._made_in:
+            return current.set(self._source)  # which holds what it was made in
+        return current.set(Nested(self._source.binding(), here))
+
     def _try(self, wire: CallWire, fields: dict[str, Any]) -> Receipt | None:
-        token = current.set(self._source)
+        token = self._enter()
         try:
             return self._client._try(wire, fields)  # noqa: SLF001 - a verb of the same kind
         finally:
             current.reset(token)
 
     async def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
-        token = current.set(self._source)
+        token = self._enter()
         try:
             return await self._client._submit(wire, fields)  # noqa: SLF001 - the same
         finally:
             current.reset(token)
 
     def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
-        token = current.set(self._source)
+        token = self._enter()
         try:
             return self._client._submit_nowait(wire, fields)  # noqa: SLF001 - the same
         finally:

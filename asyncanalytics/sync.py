@@ -213,7 +213,9 @@ class Client:
         """Return the figures as they are now. Works at any time in a client's life."""
         background = self._background
         found = self._client.stats() if background is None else background.run(self._stats)
-        return replace(found, refused=found.refused + self._refused)
+        never = self._is_closed and found.state == "new"  # closed before it ran
+        state = "closed" if never else found.state
+        return replace(found, state=state, refused=found.refused + self._refused)
 
     def settled(self, receipt: Receipt, timeout: float | None = None) -> Outcome:
         """Wait until a call has ended, and return how.

@@ -139,6 +139,24 @@ async def test_a_bound_client(lab: Lab) -> None:
 
 
 @looptime
+async def test_a_bound_client_in_a_later_block(lab: Lab) -> None:
+    """A block that is entered after it was made fills in what the bound client does not say."""
+    server = lab.script()
+    async with lab.client(server) as client:
+        with bound_context(anonymous_id="browser", context=BROWSER):
+            nobody, somebody = client.bind(), client.bind(user_id="u1")
+            await nobody.track("Added File")
+            with bound_context(user_id="u2", context={"locale": "de"}):
+                await nobody.track("Added File")
+                await somebody.track("Added File")
+        await nobody.track("Added File")
+    ids = [(each.get("userId"), each["anonymousId"]) for each in arrived(server)]
+    assert ids == [(None, "browser"), ("u2", "browser"), ("u1", "browser"), (None, "browser")]
+    assert [each["context"].get("locale") for each in arrived(server)] == [None, "de", "de", None]
+    assert all(each["context"]["ip"] == "192.0.2.7" for each in arrived(server))
+
+
+@looptime
 async def test_a_bound_client_waits_for_room(lab: Lab) -> None:
     """Backpressure is felt at a bound client too, and what waited is bound."""
     server = lab.script()

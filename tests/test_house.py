@@ -45,7 +45,10 @@ PICTURE: list[tuple[str, set[str]]] = [
 FLOORS = {room: floor for floor, (_, rooms) in enumerate(PICTURE) for room in rooms}
 FAMILIES = FLOORS["buffers"]
 FACE = FLOORS["asyncanalytics"]
-OPTIONAL = {"h2", "httpx2", "isal", "rich", "starlette", "typer", "uvicorn"}
+OPTIONAL = {
+    *("arq", "celery", "django", "fastapi", "faststream", "litestar", "taskiq"),
+    *("h2", "httpx2", "isal", "rich", "starlette", "typer", "uvicorn"),
+}
 
 
 @dataclass(frozen=True)

@@ -258,6 +258,14 @@ def test_after_close(live: Live) -> None:
     agrees(client.stats(), live, 2)
 
 
+def test_closed_before_it_ran() -> None:
+    """A client that made no call is closed without a thread."""
+    client = Client("key")
+    assert client.close().state == "closed"
+    with pytest.raises(Closed):
+        client.track("Added File", user_id="u1")
+
+
 def test_closing_while_threads_call(live: Live) -> None:
     """A call beside the closing is either delivered or refused with Closed."""
     accepted: list[str] = []
