@@ -201,7 +201,7 @@ NO_IDS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", NO_IDS, ids=repr)
+@pytest.mark.parametrize("value", NO_IDS)
 @pytest.mark.parametrize("field", ["userId", "anonymousId"])
 def test_no_ids(field: str, value: object) -> None:
     """What would make one user of many is refused."""
@@ -323,7 +323,6 @@ def test_a_zone_without_an_offset_is_utc() -> None:
         dt.datetime(9999, 12, 31, 23, tzinfo=dt.timezone(dt.timedelta(hours=-5))),
         dt.datetime(2026, 1, 2, tzinfo=Nowhere(ValueError(CANARY))),
     ],
-    ids=repr,
 )
 def test_no_timestamps(value: object) -> None:
     """Numbers and garbage are refused: a wrong time is worse than none."""

@@ -196,7 +196,7 @@ both_paths = pytest.mark.parametrize("slowly", [False, True], ids=["fast", "slow
 
 @both_paths
 @pytest.mark.parametrize("around", WRAPPED)
-@pytest.mark.parametrize(("value", "arrives"), CARRIED, ids=repr)
+@pytest.mark.parametrize(("value", "arrives"), CARRIED)
 def test_values_are_carried(value: object, arrives: object, around: str, *, slowly: bool) -> None:
     """Each kind of value arrives the same at any depth, whichever way it is encoded."""
     wrap, unwrap = WRAPPED[around]
@@ -309,7 +309,6 @@ BAD_KEYS: list[Any] = [{b"k": 1}, {Odd(): 1}]
         ([BAD_KEYS[1]], "properties.value[0]"),
         ({"k": {1: "a", "1": "b"}}, "properties.value.k.1"),
     ],
-    ids=repr,
 )
 def test_what_has_no_json_form_is_refused(value: object, path: str, *, slowly: bool) -> None:
     """The error gives the exact path, and nothing of what is there."""

@@ -298,7 +298,6 @@ def test_plain_success(status: int, answer: Any) -> None:
             {"m1-aa", "m2-bb", "m3-cc"},
         ),
     ],
-    ids=repr,
 )
 def test_failures_that_are_named(status: int, answer: Any, named: set[str]) -> None:
     """Exactly the events that the answer names are refused, with what it says of them."""
