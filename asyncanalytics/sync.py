@@ -19,11 +19,13 @@ import concurrent.futures.thread  # noqa: F401 - registers its own end, which mu
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 from weakref import WeakSet
 
+import anyio
+import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 
 from asyncanalytics import encoding
@@ -31,21 +33,18 @@ from asyncanalytics.binding import current
 from asyncanalytics.client import AsyncClient
 from asyncanalytics.errors import Closed, InvalidCall, LifecycleError
 from asyncanalytics.handover import Handover
+from asyncanalytics.plain import PlainVerbs
 from asyncanalytics.receipts import Receipt
-from asyncanalytics.verbs import common
-from asyncanalytics.wire import ALIAS, GROUP, IDENTIFY, PAGE, SCREEN, TRACK, WIRES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from asyncanalytics.calls import Call
     from asyncanalytics.destinations import BaseDestination
     from asyncanalytics.endpoints import Endpoint
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.receipts import Outcome, SettleHook
     from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
     from asyncanalytics.stats import Stats
-    from asyncanalytics.verbs import Data, Moment, UserId
     from asyncanalytics.wire import CallWire
 
     Result = TypeVar("Result")
@@ -130,7 +129,7 @@ class _Background:
             self._exit.close()
 
 
-class Client:
+class Client(PlainVerbs):
     """Sends identify, track, page, screen, group and alias calls from threads and sync code.
 
     Make one for a program and call its verbs; `close` it, use it as `with Client() as analytics:`,
@@ -170,7 +169,6 @@ class Client:
         Raises:
             LifecycleError: if it is started already.
         """
-        self._is_closed = False
         if self._background is not None:
             raise LifecycleError("this Client is started already: one start is enough")
         self._start()
@@ -184,8 +182,9 @@ class Client:
         Raises:
             FlushTimeout: if the time ran out. Nothing is lost by that: delivery goes on.
         """
-        background = self._running()
-        if background is not None:
+        if self._is_closed:
+            raise Closed
+        if (background := self._background) is not None:
             background.run(lambda: self._client.flush(timeout))
         return self.stats()
 
@@ -208,6 +207,19 @@ class Client:
             background.close(timeout)
             _open.discard(self)
         return self.stats()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002 - the framework passes it
+        """Start with an ASGI app and close with it, for an app whose views are sync.
+
+        A server that a signal ends may never come to the end of the program.
+        """
+        await anyio.to_thread.run_sync(self._start)
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.close)
 
     def stats(self) -> Stats:
         """Return the figures as they are now. Works at any time in a client's life."""
@@ -249,20 +261,15 @@ class Client:
     async def _stats(self) -> Stats:
         return self._client.stats()
 
-    def _running(self) -> _Background | None:
-        if self._is_closed:
-            raise Closed
-        return self._background
-
-    def _start(self) -> _Background:
+    def _start(self, *, anew: bool = True) -> _Background:
         with self._lock:
-            background = self._running()
-            if _is_over.is_set():
-                raise Closed  # nothing would send the call any more
-            if background is None:
-                background = self._background = _Background(self._client)
+            if _is_over.is_set() or (self._is_closed and not anew):
+                raise Closed  # at the program's end nothing would send the call any more
+            self._is_closed = False
+            if self._background is None:
+                self._background = _Background(self._client)
                 _open.add(self)
-        return background
+            return self._background
 
     def _forget(self) -> None:
         """Begin anew in a forked child, and leave all that is the parent's alone."""
@@ -277,7 +284,7 @@ class Client:
     # ------------------------------------------------------------------------ the way of one call
 
     def _take(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
-        background = self._background or self._start()
+        background = self._background or self._start(anew=False)
         source = current.get()
         opted_out = False
         if source is not None:
@@ -294,126 +301,6 @@ class Client:
             raise
         receipt = Receipt(wire.type, message_id, body)
         return receipt if background.handover.offer(receipt) else background.submit(wire, fields)
-
-    # ------------------------------------------------------------------------------------- verbs
-
-    def identify(
-        self,
-        user_id: UserId | None = None,
-        *,
-        anonymous_id: UserId | None = None,
-        traits: Data | None = None,
-        context: Data | None = None,
-        integrations: Mapping[str, Any] | None = None,
-        timestamp: Moment | None = None,
-        message_id: str | None = None,
-    ) -> Receipt:
-        """Say who the user is: tie traits to an id."""
-        fields: dict[str, Any] = {} if traits is None else {"traits": traits}
-        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(IDENTIFY, fields)
-
-    def track(
-        self,
-        event: str,
-        *,
-        user_id: UserId | None = None,
-        anonymous_id: UserId | None = None,
-        properties: Data | None = None,
-        context: Data | None = None,
-        integrations: Mapping[str, Any] | None = None,
-        timestamp: Moment | None = None,
-        message_id: str | None = None,
-    ) -> Receipt:
-        """Say what the user did: `event` names the action, such as `Order Completed`."""
-        fields: dict[str, Any] = {"event": event}
-        if properties is not None:
-            fields["properties"] = properties
-        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(TRACK, fields)
-
-    def page(
-        self,
-        name: str | None = None,
-        *,
-        user_id: UserId | None = None,
-        anonymous_id: UserId | None = None,
-        category: str | None = None,
-        section: str | None = None,
-        properties: Data | None = None,
-        context: Data | None = None,
-        integrations: Mapping[str, Any] | None = None,
-        timestamp: Moment | None = None,
-        message_id: str | None = None,
-    ) -> Receipt:
-        """Say that the user saw a web page."""
-        fields = _view(name, category, section, properties)
-        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(PAGE, fields)
-
-    def screen(
-        self,
-        name: str | None = None,
-        *,
-        user_id: UserId | None = None,
-        anonymous_id: UserId | None = None,
-        category: str | None = None,
-        section: str | None = None,
-        properties: Data | None = None,
-        context: Data | None = None,
-        integrations: Mapping[str, Any] | None = None,
-        timestamp: Moment | None = None,
-        message_id: str | None = None,
-    ) -> Receipt:
-        """Say that the user saw a screen of an app."""
-        fields = _view(name, category, section, properties)
-        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(SCREEN, fields)
-
-    def group(
-        self,
-        group_id: UserId,
-        *,
-        user_id: UserId | None = None,
-        anonymous_id: UserId | None = None,
-        traits: Data | None = None,
-        context: Data | None = None,
-        integrations: Mapping[str, Any] | None = None,
-        timestamp: Moment | None = None,
-        message_id: str | None = None,
-    ) -> Receipt:
-        """Say that the user belongs to a company, a team or an account."""
-        fields: dict[str, Any] = {"groupId": group_id}
-        if traits is not None:
-            fields["traits"] = traits
-        common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(GROUP, fields)
-
-    def alias(
-        self,
-        user_id: UserId,
-        *,
-        previous_id: UserId,
-        context: Data | None = None,
-        integrations: Mapping[str, Any] | None = None,
-        timestamp: Moment | None = None,
-        message_id: str | None = None,
-    ) -> Receipt:
-        """Say that two ids are one user: `user_id` is the new one, `previous_id` the old one."""
-        fields: dict[str, Any] = {"previousId": previous_id}
-        common(fields, user_id, None, context, integrations, timestamp, message_id)
-        return self._take(ALIAS, fields)
-
-    def send(self, call: Call) -> Receipt:
-        """Accept a ready model, such as `Track(event=..., user_id=...)`."""
-        return self._take(WIRES[call.type], call.wire())
-
-
-def _view(
-    name: str | None, category: str | None, section: str | None, properties: Data | None
-) -> dict[str, Any]:
-    given = {"name": name, "category": category, "section": section, "properties": properties}
-    return {field: value for field, value in given.items() if value is not None}
 
 
 def _outcome(receipt: Receipt) -> Outcome:

@@ -13,11 +13,18 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
+import httpx
 import pytest
 
 pytest.importorskip("starlette")
+
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from asyncanalytics import (
     AsyncClient,
@@ -35,10 +42,11 @@ from asyncanalytics import (
     bound_context,
     endpoints,
 )
+from asyncanalytics.asgi import AnalyticsMiddleware
 from asyncanalytics.sync import ClientSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from conftest import Live
@@ -319,6 +327,42 @@ def test_waiting_for_an_outcome_has_a_limit(live: Live) -> None:
         assert client.settled(receipt).delivered
         assert client.settled(receipt).delivered
     agrees(client.stats(), live, 1)
+
+
+@pytest.mark.parametrize("way", ["lifespan", "middleware"])
+async def test_an_app_of_sync_views(live: Live, way: str) -> None:
+    """It starts and closes with an ASGI app, each time that the app runs."""
+    client = Client()
+
+    async def order(_: Any) -> Any:
+        await anyio.to_thread.run_sync(lambda: client.track("Added File"))
+        return PlainTextResponse("ok")
+
+    lifespan = client.lifespan if way == "lifespan" else None
+    app: Any = Starlette(routes=[Route("/", order)], lifespan=lifespan)
+    app = AnalyticsMiddleware(app, client=client if way == "middleware" else None)
+    for run in (1, 2):
+        async with alive(app), httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
+            assert "open" in repr(client)
+            await http.get("http://shop.example/?utm_source=x")
+        assert client.stats().state == "closed"
+        agrees(client.stats(), live, run)
+    assert live.events[0]["context"]["campaign"] == {"source": "x"}
+
+
+@asynccontextmanager
+async def alive(app: Any) -> AsyncIterator[None]:
+    """Run an app's lifespan as a server does."""
+    asked: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    running = asyncio.create_task(app(scope, asked.get, told.put))
+    for what in ("startup", "shutdown"):
+        asked.put_nowait({"type": f"lifespan.{what}"})
+        assert (await told.get())["type"] == f"lifespan.{what}.complete"
+        if what == "startup":
+            yield
+    await running
 
 
 def test_a_wrong_setting_is_said_at_once() -> None:

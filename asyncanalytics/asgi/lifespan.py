@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from asyncanalytics.errors import AnalyticsError, describe
@@ -17,6 +18,7 @@ from asyncanalytics.errors import AnalyticsError, describe
 if TYPE_CHECKING:
     from asyncanalytics.asgi.types import ASGIApp, Receive, Scope, Send
     from asyncanalytics.client import AsyncClient
+    from asyncanalytics.sync import Client
 
 logger: logging.Logger = logging.getLogger("asyncanalytics")
 
@@ -24,9 +26,12 @@ logger: logging.Logger = logging.getLogger("asyncanalytics")
 class Lifespan:
     """One run of an app, between the server and the app."""
 
-    def __init__(self, client: AsyncClient, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, client: AsyncClient | Client, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Take what the server calls an app with."""
         self._client = client
+        self._open = AsyncExitStack()
         self._scope = scope
         self._from_server = receive
         self._to_server = send
@@ -46,18 +51,18 @@ class Lifespan:
         try:
             await self._run(app)
         finally:
-            await self._client.aclose()
+            await self._open.aclose()
 
     async def _start(self) -> bool:
         try:
-            await self._client.start()
+            state = await self._open.enter_async_context(self._client.lifespan())
         except Exception as error:  # noqa: BLE001 - whatever it is, the server must be told
             known = isinstance(error, AnalyticsError)
             text = f"the analytics client does not start: {error if known else describe(error)}"
             await self._to_server({"type": "lifespan.startup.failed", "message": text})
             return False
         if "state" in self._scope:
-            self._scope["state"]["analytics"] = self._client
+            self._scope["state"].update(state or {})
         return True
 
     async def _run(self, app: ASGIApp) -> None:
@@ -95,7 +100,7 @@ class Lifespan:
             self._started = True
         elif kind in _ENDS:
             self._ended = True
-            await self._client.aclose()
+            await self._open.aclose()
         else:
             raise RuntimeError("an app sent a message that no lifespan has")
         await self._to_server(message)

@@ -17,6 +17,7 @@ from asyncanalytics.binding import Nested, current
 from asyncanalytics.bound import BoundClient
 from asyncanalytics.client import AsyncClient
 from asyncanalytics.errors import ConfigurationError
+from asyncanalytics.sync import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -39,7 +40,7 @@ class AnalyticsMiddleware:
         self,
         app: ASGIApp,
         *,
-        client: AsyncClient | None = None,
+        client: AsyncClient | Client | None = None,
         privacy: Privacy | None = None,
         trusted_proxies: Iterable[str] = (),
         consent: Callable[[Scope], Mapping[str, bool] | None] | None = None,
@@ -49,8 +50,9 @@ class AnalyticsMiddleware:
 
         Args:
             app: the app.
-            client: start it with the app and close it with the app. Leave it out where the app's
-                own lifespan does that, as `FastAPI(lifespan=client.lifespan)`.
+            client: start it with the app and close it with the app; a `Client`, for sync views,
+                too. Leave it out where the app's own lifespan does that, as
+                `FastAPI(lifespan=client.lifespan)`.
             privacy: what of a request may be known.
             trusted_proxies: addresses or networks of proxies whose `X-Forwarded-For` and
                 `X-Forwarded-Proto` are believed; `unix` is a proxy on a Unix socket, and `*`
@@ -62,15 +64,16 @@ class AnalyticsMiddleware:
         Raises:
             ConfigurationError: if a setting cannot work.
         """
-        if not isinstance(client, AsyncClient | None):
-            raise ConfigurationError("client must be an AsyncClient")
+        if not isinstance(client, AsyncClient | Client | None):
+            raise ConfigurationError("client must be an AsyncClient, or a Client for sync views")
         self.app: ASGIApp = app
+        self._client = client
         self._policy = Policy(
             privacy=privacy,
             trusted_proxies=trusted_proxies,
             consent=consent,
             user=user,
-            client=client,
+            client=client if isinstance(client, AsyncClient) else None,
         )
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -78,8 +81,8 @@ class AnalyticsMiddleware:
         kind = scope["type"]
         if kind in ("http", "websocket"):
             await self._serve(scope, receive, send)
-        elif kind == "lifespan" and self._policy.client is not None:
-            await Lifespan(self._policy.client, scope, receive, send).run(self.app)
+        elif kind == "lifespan" and self._client is not None:
+            await Lifespan(self._client, scope, receive, send).run(self.app)
         else:
             await self.app(scope, receive, send)
 
