@@ -215,7 +215,9 @@ def function(path: Path, api: str, environ: dict[str, str]) -> Iterator[subproce
     """AWS's own program around a handler, killed at the end as an environment is."""
     command = [sys.executable, "-m", "awslambdaric", f"{path.stem}.handler"]
     process = subprocess.Popen(  # noqa: S603 - the command is written above
-        command, cwd=path.parent, env=environ | {"AWS_LAMBDA_RUNTIME_API": api}
+        command,
+        cwd=path.parent,
+        env=environ | {"AWS_LAMBDA_RUNTIME_API": api, "PYTHONPATH": str(path.parent)},
     )
     try:
         yield process

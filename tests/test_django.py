@@ -722,8 +722,14 @@ def test_the_page_s_wsgi_app_runs_under_gunicorn(live: Any, example: Callable[..
 def test_the_page_s_wsgi_app_runs_under_runserver(live: Any, example: Callable[..., Path]) -> None:
     """Django's own development server drains at Ctrl-C."""
     folder = example("django", "sync_shop.py").parent
-    command = "sync_shop.py runserver --noreload --skip-checks 127.0.0.1:0"
-    with running(live, folder, *command.split()) as child:
+    # A test run in the background of a shell ignores SIGINT, and so would its children.
+    program = """if True:
+        import runpy, signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        runpy.run_path("sync_shop.py", run_name="__main__")
+    """
+    command = "runserver --noreload --skip-checks 127.0.0.1:0"
+    with running(live, folder, "-c", program, *command.split()) as child:
         order(child.hear("server at ([^ ]+)/"), 3)
         child.stop(signal.SIGINT)
     ordered(live, 3)

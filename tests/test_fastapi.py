@@ -159,7 +159,8 @@ def test_the_page_s_app_under_a_real_server(live: Any, example: Callable[..., Pa
     where = example("fastapi", "app.py").parent
     command = [sys.executable, "-W", "error", "-c", SERVE]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=where, env=live.environ, **pipes) as process:  # noqa: S603 - written above
+    environ = {**live.environ, "PYTHONPATH": str(where)}
+    with subprocess.Popen(command, env=environ, **pipes) as process:  # noqa: S603 - written above
         assert process.stdout is not None
         url = f"http://127.0.0.1:{process.stdout.readline().strip()}/orders"
         with httpx.Client(
