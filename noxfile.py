@@ -20,7 +20,7 @@ from nox.command import CommandFailed
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = PYTHONS[0]
 LOCK = "constraints.txt"
-TYPING_TESTS = "tests/typing_public.py"
+TYPING_TESTS = ("tests/typing_public.py", "tests/typing_edges.py")
 PARALLEL = ("--numprocesses", "auto", "--dist", "loadfile")
 
 # What would bring another index than PyPI into the lock.
@@ -90,10 +90,8 @@ def build(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy over all of the package, and basedpyright over what users import from it."""
     _install_wheel(session, "--all-extras", "--group", "types")
-    typing_tests = [TYPING_TESTS] if Path(TYPING_TESTS).exists() else []
-    session.run("mypy", "asyncanalytics", *typing_tests)
-    if typing_tests:
-        session.run("basedpyright", *typing_tests)
+    session.run("mypy", "asyncanalytics", *TYPING_TESTS)
+    session.run("basedpyright", *TYPING_TESTS)
     session.run("basedpyright", "--verifytypes", "asyncanalytics", "--ignoreexternal")
 
 
