@@ -12,7 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -102,14 +102,16 @@ class Nested:
     def __init__(self, inner: Binding, outer: Source) -> None:
         """Take the inner one, which wins, and where the outer one comes from."""
         self._inner = inner
-        self._outer = outer
+        self._outer: Source | None = outer
         self._found: Binding | None = None
 
     def binding(self) -> Binding:
         """Return both in one."""
-        if self._found is None:
-            self._found = self._inner.within(self._outer.binding())
-        return self._found
+        found, outer = self._found, self._outer
+        if found is None:
+            found = self._inner if outer is None else self._inner.within(outer.binding())
+            self._found, self._outer = found, None  # so that a chain of them does not grow
+        return found
 
 
 current: ContextVar[Source | None] = ContextVar("asyncanalytics binding", default=None)
@@ -169,4 +171,6 @@ def bound_context(
     try:
         yield
     finally:
-        current.reset(token)
+        # A generator may be closed elsewhere than it was begun, as frameworks do in a thread.
+        with suppress(ValueError):
+            current.reset(token)

@@ -48,7 +48,9 @@ class BoundClient(Verbs):
         source = bound_source(
             user_id=user_id, anonymous_id=anonymous_id, context=context, within=self._source
         )
-        return type(self)(self._client, source)
+        found = type(self)(self._client, source)
+        found._made_in = self._made_in  # noqa: SLF001 - its source holds that, not where it is bound anew
+        return found
 
     def with_user(self, user_id: UserId, *, anonymous_id: UserId | None = None) -> Self:
         """Return another one that knows who the user is.

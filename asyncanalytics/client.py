@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from enum import Enum
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, TypedDict
@@ -142,6 +143,7 @@ class AsyncClient(Verbs):
         _require(isinstance(middleware, Iterable), "middleware must be a list of functions")
         destinations, middleware = list(destinations), list(middleware)
         _check_kinds(destinations, middleware, batching, queueing, retrying, sending, on_settle)
+        _require(_is_time(shutdown_timeout), "shutdown_timeout must be 0 or more seconds")
         self._sending = sending or Sending()
         if self._sending.http2:
             check_http2()
@@ -208,7 +210,8 @@ class AsyncClient(Verbs):
             await self._let_go()
             raise
         for flusher in self._flushers:
-            flusher.start()
+            # Its tasks live as long as the client: the place of this start is not theirs.
+            Context().run(flusher.start)
         self._state = State.OPEN
         self._open_on = self._loop
 
@@ -387,9 +390,21 @@ class AsyncClient(Verbs):
     def _started(self) -> LifecycleError:
         if self._is_forked():
             return Forked()
+        if self._loop is not None and self._loop.is_closed():
+            return self._left_behind()
         if self._state is State.CLOSING:
             return Closed()
-        return LifecycleError("this AsyncClient is started already: one start is enough")
+        return LifecycleError(
+            "this AsyncClient is started already: one start is enough, by `async with`, by an "
+            "app's lifespan, or by a middleware or plugin that is given the client"
+        )
+
+    def _left_behind(self) -> LifecycleError:
+        pending = self.stats().pending
+        return LifecycleError(
+            f"the event loop of this AsyncClient ended without aclose(), and {pending} events "
+            "with it: make a new client, and use it inside `async with client:`"
+        )
 
     def _is_forked(self) -> bool:
         return self._loop is not None and self._pid != os.getpid()
@@ -399,6 +414,8 @@ class AsyncClient(Verbs):
             return Forked()
         if self._state is State.NEW:
             return NotStarted()
+        if self._loop is not None and self._loop.is_closed():
+            return self._left_behind()
         if self._state is State.OPEN:
             return WrongLoop()
         return Closed()
@@ -422,13 +439,13 @@ class AsyncClient(Verbs):
         """Take the straight way: one destination, no middleware, room in its queue."""
         if _running_loop() is not self._open_on:
             raise self._misuse()
+        self._breathless += 1
         source = current.get()
         if source is not None:
             binding = source.binding()
             binding.fill(fields)
             if binding.opted_out:
                 return None
-        self._breathless += 1
         if self._straight is None or self._breathless >= _BREATH:
             return None
         try:
@@ -528,6 +545,10 @@ def _check_kinds(
         _require(given is None or isinstance(given, kind), f"{name.lower()} must be a {name}(...)")
     hook = settings[-1]
     _require(hook is None or callable(hook), "on_settle must be a function")
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and value >= 0
 
 
 def _env_flag(name: str) -> bool:

@@ -29,6 +29,16 @@ def _require(condition: bool, group: object, rule: str) -> None:  # noqa: FBT001
         raise ConfigurationError(f"{type(group).__name__}: {rule}")
 
 
+def _require_numbers(group: object, *names: str) -> None:
+    for name in names:
+        value = getattr(group, name)
+        _require(
+            isinstance(value, int | float) and not isinstance(value, bool),
+            group,
+            f"{name} must be a number, not {type(value).__name__}",
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batching:
     """How calls are gathered into requests; never above the endpoint's own limits."""
@@ -42,6 +52,7 @@ class Batching:
     out at once, those that follow it gather for at most this long."""
 
     def __post_init__(self) -> None:
+        _require_numbers(self, "max_events", "max_bytes", "linger")
         _require(self.max_events >= 1, self, "max_events must be at least 1")
         _require(self.max_bytes >= 1_000, self, "max_bytes must be at least 1,000")
         _require(self.linger >= 0, self, "linger must be 0 or more seconds")
@@ -62,6 +73,9 @@ class Queueing:
     Only with `when_full="wait"`."""
 
     def __post_init__(self) -> None:
+        _require_numbers(self, "max_events", "max_bytes")
+        if self.max_wait is not None:
+            _require_numbers(self, "max_wait")
         _require(self.max_events >= 1, self, "max_events must be at least 1")
         _require(self.max_bytes >= 32_768, self, "max_bytes must be at least 32,768, one event")
         _require(
@@ -92,6 +106,7 @@ class Retrying:
     """Seconds: a longer Retry-After is cut to this."""
 
     def __post_init__(self) -> None:
+        _require_numbers(self, "max_attempts", "base", "cap", "max_elapsed", "max_retry_after")
         _require(self.max_attempts >= 0, self, "max_attempts must be 0 or more")
         _require(0 <= self.base <= self.cap, self, "base must be between 0 and cap seconds")
         _require(self.max_elapsed >= 0, self, "max_elapsed must be 0 or more seconds")
@@ -117,6 +132,7 @@ class Sending:
     give it timeouts of your own for each phase."""
 
     def __post_init__(self) -> None:
+        _require_numbers(self, "max_in_flight", "connect_timeout", "timeout")
         _require(self.max_in_flight >= 1, self, "max_in_flight must be at least 1")
         _require(self.connect_timeout > 0, self, "connect_timeout must be more than 0 seconds")
         _require(self.timeout > 0, self, "timeout must be more than 0 seconds")

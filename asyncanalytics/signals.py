@@ -53,6 +53,8 @@ class StopOnSignal:
 
     def __init__(self, *signals: Signals) -> None:
         """Take other signals than SIGTERM and SIGINT (on Windows, SIGBREAK too), if given."""
+        if not all(isinstance(each, Signals) for each in signals):
+            raise ConfigurationError("StopOnSignal takes signals, such as signal.SIGTERM")
         self.signal: Signals | None = None
         """The one that has ended the block; None if none has."""
         self._signals = signals or _USUAL

@@ -5,8 +5,9 @@ caller's thread and handed over; it waits only where its awaited sibling would w
 
 Promises:
 - Any number of threads may use one client. It starts by itself at its first call.
-- At the end of the program it is closed, within `shutdown_timeout`. A process that is killed, or
-  that leaves by `os._exit`, does not come to that.
+- At the end of the program, when the main thread and all others that Python waits for are done,
+  it is closed, within `shutdown_timeout`. A process that is killed, or that leaves by `os._exit`,
+  does not come to that.
 - After a fork the child's client is empty and starts anew with its first call; what the parent has
   accepted, the parent delivers.
 """
@@ -14,21 +15,19 @@ Promises:
 from __future__ import annotations
 
 import asyncio
-import atexit
-import concurrent.futures.thread  # noqa: F401 - registers its own end, which must come after ours
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, asynccontextmanager
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
-from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
-from asyncanalytics import encoding
+from asyncanalytics import encoding, process
 from asyncanalytics.binding import current
 from asyncanalytics.client import AsyncClient
 from asyncanalytics.errors import Closed, InvalidCall, LifecycleError
@@ -48,6 +47,9 @@ if TYPE_CHECKING:
     from asyncanalytics.wire import CallWire
 
     Result = TypeVar("Result")
+
+
+_LAST_BREATH = 1.0  # seconds
 
 
 class ClientSettings(TypedDict, total=False):
@@ -71,39 +73,70 @@ class _Background:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._exit = ExitStack()
-        portal = start_blocking_portal(name="asyncanalytics")
-        self._portal = self._exit.enter_context(portal)
+        self.handover: Handover | None = None
+        self._ready: Future[BlockingPortal] = Future()
+        self._thread = threading.Thread(target=self._run, name="asyncanalytics", daemon=True)
+        self._thread.start()
         try:
-            self.handover, self._thread = self._portal.call(self._start)
+            self._portal = self._ready.result()
         except BaseException:
-            # A signal may have come while the start was under way, which goes on.
-            self._portal.call(self._client.aclose, 0)
-            self._exit.close()
+            # A signal may have come while the start was under way: it is to end by itself.
+            if not self._ready.cancel() and self._ready.exception() is None:
+                self._portal = self._ready.result()
+                self.close(0)
             raise
 
-    async def _start(self) -> tuple[Handover | None, int]:
-        await self._client.start()
-        straight = self._client._straight  # noqa: SLF001 - its own facade
-        loop = asyncio.get_running_loop()
-        handover = None if straight is None else Handover(straight, loop)
-        return handover, threading.get_ident()
+    def _run(self) -> None:
+        process.starting.add(self._thread)
+        try:
+            anyio.run(self._serve)
+        except BaseException as error:  # noqa: BLE001 - raised where the start was asked for
+            if not self._ready.done() and self._ready.set_running_or_notify_cancel():
+                self._ready.set_exception(error)
+        finally:
+            process.starting.discard(self._thread)
 
-    def run(self, function: Callable[[], Awaitable[Result]]) -> Result:
-        """Await a function on the loop, after what was handed over before it."""
-        if threading.get_ident() == self._thread:
+    async def _serve(self) -> None:
+        await self._client.start()
+        async with BlockingPortal() as portal:
+            straight = self._client._straight  # noqa: SLF001 - its own facade
+            if straight is not None:
+                self.handover = Handover(straight, asyncio.get_running_loop())
+            process.starting.discard(self._thread)
+            if self._ready.set_running_or_notify_cancel():
+                self._ready.set_result(portal)
+                await portal.sleep_until_stopped()
+            else:
+                await self._client.aclose(0)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the background thread itself."""
+        return threading.current_thread() is self._thread
+
+    def must_not_be_here(self) -> None:
+        """Raise in the background thread, which cannot wait for itself."""
+        if self.is_here:
             raise LifecycleError(
                 "this waits for the client's own background thread, in which on_settle hooks run: "
                 "do it in another thread"
             )
 
+    def run(self, function: Callable[[], Awaitable[Result]]) -> Result:
+        """Await a function on the loop, after what was handed over before it."""
+        self.must_not_be_here()
+
         async def moved() -> Result:
-            if self.handover is not None:
-                self.handover.move()
+            self._move()
             return await function()
 
         try:
-            return self._portal.call(moved)
+            future = self._portal.start_task_soon(moved)
+            try:
+                return future.result()
+            except BaseException:
+                future.cancel()  # a signal's exception ends the waiting here, and so there
+                raise
         except RuntimeError as error:
             if isinstance(error, LifecycleError) or self._client.stats().state != "closed":
                 raise
@@ -111,9 +144,25 @@ class _Background:
 
     def submit(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         """Accept a call that could not be handed over: wait as long as it takes."""
-        if threading.get_ident() == self._thread:
-            return self._client._submit_nowait(wire, fields)  # noqa: SLF001 - its own facade
-        return self.run(lambda: self._client._submit(wire, fields))  # noqa: SLF001 - the same
+        client = self._client
+        if self.is_here:
+            return client._submit_nowait(wire, fields)  # noqa: SLF001 - its own facade
+        with process.waiting(client._shutdown_timeout):  # noqa: SLF001 - the same
+            return self.run(lambda: client._submit(wire, fields))  # noqa: SLF001 - the same
+
+    def stats(self) -> Stats:
+        """Return the figures, from any thread."""
+
+        async def stats() -> Stats:
+            return self._client.stats()
+
+        if self.is_here:
+            self._move()
+            return self._client.stats()
+        try:
+            return self.run(stats)
+        except Closed:
+            return self._client.stats()
 
     def close(self, timeout: float | None) -> None:
         """Close the client and end the thread."""
@@ -126,7 +175,13 @@ class _Background:
         try:
             self.run(close)
         finally:
-            self._exit.close()
+            self._portal.call(self._portal.stop)
+            # A loop ends after its last lookup of a name, which nothing can hurry.
+            self._thread.join(_LAST_BREATH)
+
+    def _move(self) -> None:
+        if self.handover is not None:
+            self.handover.move()
 
 
 class Client(PlainVerbs):
@@ -146,17 +201,25 @@ class Client(PlainVerbs):
         Raises:
             ConfigurationError: if the key, the endpoint or a setting cannot work.
         """
+        if settings.get("destinations") is None:
+            # Asked once: a forked child may find the environment changed.
+            write_key = write_key or os.environ.get("ASYNCANALYTICS_WRITE_KEY")
+            endpoint = settings.get("endpoint") or os.environ.get("ASYNCANALYTICS_ENDPOINT")
+            settings["endpoint"] = endpoint
         self._write_key = write_key
         for name in ("destinations", "middleware"):
             if isinstance(given := settings.get(name), Iterator):
                 settings[name] = list(given)  # read again in a forked child
         self._settings = settings
         self._client = AsyncClient(write_key, **settings)
+        settings["disabled"] = self._client._disabled  # noqa: SLF001 - its own facade
         self._renew()
-        _clients.add(self)
+        process.clients.add(self)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler may come to a lock that its thread holds.
+        self._lock = threading.RLock()
+        self._closing = threading.RLock()
         self._background: _Background | None = None
         self._is_closed = False
         self._refused = 0
@@ -169,9 +232,10 @@ class Client(PlainVerbs):
         Raises:
             LifecycleError: if it is started already.
         """
-        if self._background is not None:
+        if self._background is not None and not self._is_closed:
             raise LifecycleError("this Client is started already: one start is enough")
-        self._start()
+        with self._closing:  # which ends first, if it is under way
+            self._start()
 
     def flush(self, timeout: float | None = None) -> Stats:
         """Send without lingering, and wait until all calls accepted before this are settled.
@@ -191,8 +255,8 @@ class Client(PlainVerbs):
     def close(self, timeout: float | None = None) -> Stats:
         """Refuse new calls, send what is pending, and stop at the deadline.
 
-        What is still pending then is dropped as `closed`, counted and logged. Calling it again
-        gives the same result.
+        What is still pending then is dropped as `closed`, counted and logged. Calling it again,
+        or together, gives the same result.
 
         Args:
             timeout: seconds; the client's `shutdown_timeout` unless given. 0 stops at once.
@@ -200,12 +264,16 @@ class Client(PlainVerbs):
         Returns:
             The final figures.
         """
-        with self._lock:
-            self._is_closed = True
-            background, self._background = self._background, None
-        if background is not None:
-            background.close(timeout)
-            _open.discard(self)
+        if (background := self._background) is not None:
+            background.must_not_be_here()
+        with self._closing:
+            with self._lock:
+                self._is_closed = True
+                background = self._background
+            if background is not None:
+                background.close(timeout)
+                self._background = None
+                process.running.discard(self)
         return self.stats()
 
     @asynccontextmanager
@@ -224,7 +292,7 @@ class Client(PlainVerbs):
     def stats(self) -> Stats:
         """Return the figures as they are now. Works at any time in a client's life."""
         background = self._background
-        found = self._client.stats() if background is None else background.run(self._stats)
+        found = self._client.stats() if background is None else background.stats()
         never = self._is_closed and found.state == "new"  # closed before it ran
         state = "closed" if never else found.state
         return replace(found, state=state, refused=found.refused + self._refused)
@@ -258,22 +326,21 @@ class Client(PlainVerbs):
         """Name the destinations and the state; keys never show."""
         return repr(self._client).replace("<AsyncClient", "<Client")
 
-    async def _stats(self) -> Stats:
-        return self._client.stats()
-
     def _start(self, *, anew: bool = True) -> _Background:
+        process.must_be_able_to_start()
         with self._lock:
-            if _is_over.is_set() or (self._is_closed and not anew):
-                raise Closed  # at the program's end nothing would send the call any more
-            self._is_closed = False
+            if self._is_closed and not (anew and self._background is None):
+                raise Closed
             if self._background is None:
-                self._background = _Background(self._client)
-                _open.add(self)
+                with process.no_fork:
+                    self._background = _Background(self._client)
+                process.running.add(self)
+            self._is_closed = False
             return self._background
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Begin anew in a forked child, and leave all that is the parent's alone."""
-        _inherited.append((self._client, self._background))
+        process.inherited.append((self._client, self._background))
         for destination in self._settings.get("destinations") or ():
             destination.release()
         was_closed = self._is_closed
@@ -307,34 +374,3 @@ def _outcome(receipt: Receipt) -> Outcome:
     if receipt.outcome is None:
         raise LifecycleError("this receipt is not from a call of this Client")
     return receipt.outcome
-
-
-# ------------------------------------------------------------------------------- forks and the end
-
-_clients: WeakSet[Client] = WeakSet()
-_open: set[Client] = set()
-"""Those with a thread; kept, so that none is lost with what it has accepted."""
-_is_over = threading.Event()
-"""Set once the program has come to its end."""
-_inherited: list[object] = []
-"""What is the parent's, kept in a forked child: to let go of it would touch its sockets."""
-
-
-def _after_fork() -> None:
-    _open.clear()
-    _is_over.clear()
-    for client in _clients:
-        client._forget()  # noqa: SLF001 - this file's own
-
-
-def _at_exit() -> None:
-    _is_over.set()
-    for client in list(_open):
-        client.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-# Exit handlers proper come too late: by then no thread can be started, and so no name looked up.
-# What threading offers its own library for that runs earlier, also in multiprocessing's children.
-getattr(threading, "_register_atexit", atexit.register)(_at_exit)

@@ -283,6 +283,8 @@ def test_query_strings(keep: Any, search: str | None, referrer: str) -> None:
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2:3:4:5:6", "2001:db8:1::"),
         ("::ffff:203.0.113.77", "203.0.113.77", "203.0.113.0"),
         ("fe80::1%eth0", "fe80::1", "fe80::"),
+        ("2002:cb00:714d::1", "2002:cb00:714d::1", "2002:cb00::"),
+        ("2001:0:4136:e378:8000:63bf:34ff:8eb2", "2001:0:4136:e378:8000:63bf:34ff:8eb2", "2001::"),
         ("testclient", None, None),
         ("", None, None),
     ],
@@ -419,6 +421,19 @@ def test_a_proxy_that_is_none(wrong: Any) -> None:
     """A text that names no address fails where it was written."""
     with pytest.raises(ConfigurationError, match="trusted_proxies"):
         AnalyticsMiddleware(nothing, trusted_proxies=wrong)
+
+
+def test_a_mapped_network_of_proxies() -> None:
+    """Whichever way a network of IPv4 is written, its addresses are in it."""
+    scope = a_scope({"x-forwarded-for": "198.51.100.1"}, client=("10.0.0.7", 1))
+    found = read(scope, trusted_proxies=["::ffff:10.0.0.0/104"])
+    assert found.context["ip"] == "198.51.100.1"
+
+
+def test_a_password_in_a_referrer() -> None:
+    """It is left out with the user's name."""
+    scope = a_scope({"referer": "https://user:secret@x.example/a@b?utm_term=c"})
+    assert read(scope).context["page"]["referrer"] == "https://x.example/a@b?utm_term=c"
 
 
 def test_one_proxy_as_a_plain_text() -> None:

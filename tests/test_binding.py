@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 import anyio.from_thread
@@ -13,6 +14,8 @@ from asyncanalytics import ConfigurationError, Queueing, Track, bound_context
 from asyncanalytics.binding import Binding, current
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from conftest import Lab
 
 looptime = pytest.mark.looptime
@@ -154,6 +157,58 @@ async def test_a_bound_client_in_a_later_block(lab: Lab) -> None:
     assert ids == [(None, "browser"), ("u2", "browser"), ("u1", "browser"), (None, "browser")]
     assert [each["context"].get("locale") for each in arrived(server)] == [None, "de", "de", None]
     assert all(each["context"]["ip"] == "192.0.2.7" for each in arrived(server))
+
+
+@looptime
+async def test_a_client_bound_anew_in_another_place(lab: Lab) -> None:
+    """What is bound anew somewhere has that place's context, and its opting out."""
+    server = lab.script()
+    async with lab.client(server) as client:
+        shop = client.bind(context={"app": {"name": "shop"}})
+        with bound_context(anonymous_id="browser", context=BROWSER):
+            await shop.with_user("u1").track("Added File")
+        token = current.set(Binding(anonymous_id="browser", opted_out=True))
+        receipt = await shop.with_user("u1").track("Added File")
+        current.reset(token)
+    assert receipt.outcome is not None
+    assert receipt.outcome.reason == "opted_out"
+    (event,) = arrived(server)
+    assert (event["userId"], event["anonymousId"]) == ("u1", "browser")
+    assert (event["context"]["ip"], event["context"]["app"]) == ("192.0.2.7", {"name": "shop"})
+
+
+def test_a_block_in_a_generator_that_is_closed_elsewhere() -> None:
+    """It ends quietly, as frameworks close generators in other threads and tasks."""
+
+    def block() -> Iterator[None]:
+        with bound_context(user_id="u1"):
+            yield
+
+    generator = block()
+    Context().run(next, generator)
+    generator.close()
+    assert current.get() is None
+
+
+@looptime
+async def test_calls_that_are_opted_out_let_the_loop_run(lab: Lab) -> None:
+    """However many there are in a row, others have their turns."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with lab.client(lab.script()) as client:
+        beside = asyncio.create_task(other())
+        token = current.set(Binding(user_id="u1", opted_out=True))
+        for _ in range(1_000):
+            await client.track("Added File")
+        current.reset(token)
+        beside.cancel()
+    assert turns >= 5
 
 
 @looptime

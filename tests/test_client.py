@@ -36,11 +36,13 @@ from asyncanalytics import (
     Queueing,
     Retrying,
     Sending,
+    State,
     TooLarge,
     Track,
     Unserialisable,
     Unsupported,
     WrongLoop,
+    bound_context,
     endpoints,
 )
 from asyncanalytics.batching import Limits
@@ -1098,13 +1100,45 @@ def test_endpoint_as_text() -> None:
         ({"write_key": "key", "sending": Queueing()}, r"sending must be a Sending\(...\)"),
         ({"write_key": "key", "endpoint": endpoints.segment}, "endpoint must be"),
         ({"write_key": "key", "on_settle": 3}, "on_settle must be"),
-        ({"write_key": 123}, "no write key"),
+        ({"write_key": 123}, "the write key must be text"),
+        ({"write_key": "key", "shutdown_timeout": "soon"}, "shutdown_timeout must be"),
+        ({"write_key": "key", "shutdown_timeout": -1.0}, "shutdown_timeout must be"),
     ],
 )
 def test_what_is_of_the_wrong_kind_is_refused(settings: dict[str, Any], text: str) -> None:
     """A mistake in the constructor is named there, in words of the public API."""
     with pytest.raises(ConfigurationError, match=text):
         AsyncClient(**settings)
+
+
+def test_a_loop_that_ended_without_a_close(tmp_path: Path) -> None:
+    """A client that was left behind says so, however it is used."""
+    client = AsyncClient(destinations=[FileDestination(tmp_path / "calls.jsonl")])
+    asyncio.run(client.start())
+    for use in (client.start, client.flush, client.aclose, lambda: client.track("A", user_id="u")):
+        with pytest.raises(LifecycleError, match="ended without aclose"):
+            asyncio.run(use())
+    client._state = State.CLOSED  # so that nothing warns of it
+
+
+@looptime
+async def test_a_hook_is_not_bound_to_the_place_of_the_start(lab: Lab) -> None:
+    """Who started the client, in whatever request, has no part in what a hook calls."""
+    server = lab.script()
+    client = lab.client(server, on_settle=lambda *_: follow())
+
+    def follow() -> None:
+        if len(client.taken) == 1:
+            client.track_nowait("Followed Up", anonymous_id="a1")
+
+    with bound_context(user_id="first", context={"ip": "192.0.2.7"}):
+        await client.start()
+        await client.track("Added File")
+    await client.flush()
+    await client.aclose()
+    first, second = (event for request in server.requests for event in request.events)
+    assert first["context"]["ip"] == "192.0.2.7"
+    assert "ip" not in second["context"]
 
 
 def test_a_destination_cannot_be_pickled() -> None:

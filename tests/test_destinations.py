@@ -260,3 +260,11 @@ def test_reprs_name_the_destination() -> None:
     assert repr(ConsoleDestination(sys.stderr)) == "<ConsoleDestination 'console'>"
     assert repr(FileDestination("secret/path")) == "<FileDestination 'file'>"
     assert repr(Destination("key", endpoint=endpoints.jitsu("h.test"))) == "<Destination 'jitsu'>"
+
+
+def test_a_file_that_is_appended_to_while_the_process_forks(tmp_path: Path) -> None:
+    """The child's file is not held up by an append of its parent's, which it cannot see end."""
+    place = FileDestination(tmp_path / "calls.jsonl")
+    place._appending.acquire()  # as a thread of the parent's has it
+    place.release()  # as the child does
+    assert place._appending.acquire(blocking=False)

@@ -34,7 +34,7 @@ PICTURE: list[tuple[str, set[str]]] = [
     ("verbs", {"verbs"}),
     ("other verbs", {"bound", "plain"}),
     ("door", {"client"}),
-    ("threads' door", {"handover"}),
+    ("threads' door", {"handover", "process"}),
     ("sync door", {"sync"}),
     ("face", {"asyncanalytics"}),
     ("edges", {"asgi", "relay", "signals", "testing"}),

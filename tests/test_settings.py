@@ -103,6 +103,11 @@ WRONG: list[tuple[Any, dict[str, Any]]] = [
     (Sending, {"connect_timeout": 0.0}),
     (Sending, {"timeout": 0.0}),
     (Sending, {"timeout": math.nan}),
+    (Batching, {"max_events": "many"}),
+    (Queueing, {"max_bytes": None}),
+    (Queueing, {"max_wait": "long"}),
+    (Retrying, {"max_attempts": True}),
+    (Sending, {"timeout": "15"}),
 ]
 
 

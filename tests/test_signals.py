@@ -422,3 +422,10 @@ def test_a_client_that_is_closed_by_the_interpreter(live: Live) -> None:
         assert process.wait(timeout=20) == 128 + SIGTERM
     assert len(ids) == 100
     assert sorted(live.collector.message_ids()) == sorted(ids)
+
+
+@pytest.mark.parametrize("wrong", ["TERM", 15.0, None])
+def test_what_is_no_signal(wrong: object) -> None:
+    """It is said where it is written."""
+    with pytest.raises(ConfigurationError, match=r"signal\.SIGTERM"):
+        StopOnSignal(wrong)  # type: ignore[arg-type]

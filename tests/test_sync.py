@@ -6,14 +6,16 @@ import asyncio
 import gc
 import inspect
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -41,6 +43,7 @@ from asyncanalytics import (
     Track,
     bound_context,
     endpoints,
+    process,
 )
 from asyncanalytics.asgi import AnalyticsMiddleware
 from asyncanalytics.sync import ClientSettings
@@ -245,10 +248,20 @@ def test_a_hook_may_call_but_not_wait(live: Live) -> None:
             except LifecycleError as error:
                 problems.append(error)
 
-    client = Client(on_settle=hook)
+    def closing(*_: object) -> None:
+        hook()
+        figures.append(client.stats())
+        for use in (client.close, client.flush):
+            with suppress(LifecycleError):
+                use()
+                problems.append(AssertionError("it waited for itself"))
+
+    figures: list[Stats] = []
+    client = Client(on_settle=closing)
     client.settled(client.track("Added File", user_id="u1"), timeout=10)
     client.flush(timeout=10)
-    assert "background thread" in str(problems[0])
+    assert all("background thread" in str(problem) for problem in problems)
+    assert figures[0].is_balanced
     agrees(client.close(), live, 2)
 
 
@@ -300,6 +313,22 @@ def test_closing_while_threads_call(live: Live) -> None:
         thread.join(10)
     agrees(stats, live, len(accepted))
     assert {event["messageId"] for event in live.events} == set(accepted)
+
+
+def test_closing_and_starting_together(live: Live) -> None:
+    """While it closes, a second close waits for the first, and a start for both."""
+    live.collector.misbehave(None, delay=0.3)
+    client = Client()
+    client.track("Added File", user_id="u1")
+    first = threading.Thread(target=client.close)
+    first.start()
+    while "closing" not in repr(client):
+        time.sleep(0.001)
+    assert client.close().state == "closed"
+    first.join()
+    with pytest.raises(Closed):
+        client.track("Added File", user_id="u1")
+    agrees(client.stats(), live, 1)
 
 
 def test_a_deadline_is_kept(live: Live, caplog: pytest.LogCaptureFixture) -> None:
@@ -452,7 +481,7 @@ def test_too_late(live: Live) -> None:
     said = run(
         """
         import atexit, json
-        from asyncanalytics import Client, Closed
+        from asyncanalytics import Client, LifecycleError
         used, fresh = Client(), Client()
         used.track("Added File", user_id="u1")
 
@@ -461,13 +490,265 @@ def test_too_late(live: Live) -> None:
             for client in (used, fresh):
                 try:
                     client.track("Too Late", user_id="u1")
-                except Closed as error:
+                except LifecycleError as error:
                     print(json.dumps(str(error)), flush=True)
         """,
         live,
     )
-    assert [each.split(":")[0] for each in said] == ["this client is closed"] * 2
+    assert all(each.startswith("the program is ending") for each in said)
+    assert len(said) == 2
     assert [event["event"] for event in live.events] == ["Added File"]
+
+
+@pytest.mark.parametrize(
+    ("start", "wait"),
+    [
+        ("threading.Thread(target=work).start()", "threading.main_thread().join()"),
+        (
+            "from concurrent.futures import ThreadPoolExecutor; ThreadPoolExecutor(2).submit(work)",
+            "time.sleep(0.3)",
+        ),
+    ],
+    ids=["thread", "pool"],
+)
+def test_threads_that_outlive_the_main_one(live: Live, start: str, wait: str) -> None:
+    """A program ends with its last thread: what those call meanwhile is sent too."""
+    run(
+        f"""
+        import threading, time
+        from asyncanalytics import Client
+        used, fresh = Client(), Client()
+        used.track("Early", user_id="u1")
+
+        def work():
+            {wait}
+            for client in (used, fresh):
+                client.track("Late", user_id="u1")
+            time.sleep(0.2)
+            used.track("Later", user_id="u1")
+
+        {start}
+        """,
+        live,
+    )
+    assert sorted(event["event"] for event in live.events) == ["Early", "Late", "Late", "Later"]
+
+
+def test_a_thread_that_waits_for_room_does_not_hold_up_the_end(live: Live) -> None:
+    """With a dead endpoint and a full queue, a thread that waits is let go at the deadline."""
+    live.collector.misbehave(503)
+    (said,) = run(
+        """
+        import json, threading
+        from asyncanalytics import Client, Closed, Queueing
+        client = Client(queueing=Queueing(max_events=1), shutdown_timeout=0.3)
+        client.track("Added File", user_id="u1")
+
+        def work():
+            try:
+                client.track("Added File", user_id="u1")
+            except Closed:
+                print(json.dumps("closed"), flush=True)
+
+        threading.Thread(target=work).start()
+        """,
+        live,
+    )
+    assert said == "closed"
+
+
+def test_clients_end_together(live: Live) -> None:
+    """Several clients with a dead endpoint take one deadline, not one each."""
+    live.collector.misbehave(503)
+    (seconds,) = run(
+        """
+        import atexit, json, time
+        from asyncanalytics import Client
+        for _ in range(4):
+            Client(shutdown_timeout=1.0).track("Added File", user_id="u1")
+        end = time.monotonic()
+        atexit.register(lambda: print(json.dumps(time.monotonic() - end), flush=True))
+        """,
+        live,
+    )
+    assert 1.0 <= seconds < 3.5
+
+
+@pytest.mark.parametrize("when", ["calling", "starting"])
+def test_a_signal_handler_that_closes(live: Live, when: str) -> None:
+    """It does so in the middle of a call or of a start, and nothing hangs or is lost."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("this system has no interval timers")
+    (counts,) = run(
+        f"""
+        import json, signal, sys
+        from asyncanalytics import Client
+        client, accepted = Client(), 0
+
+        def handle(*_):
+            stats = client.close()
+            raise SystemExit
+
+        if "{when}" == "calling":
+            client.start()
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.02 if "{when}" == "calling" else 0.001)
+        try:
+            while True:
+                client.track("Added File", user_id="u1")
+                accepted += 1
+        except SystemExit:
+            pass
+        stats = client.close()
+        print(json.dumps([accepted, stats.accepted, stats.delivered]), flush=True)
+        """,
+        live,
+    )
+    returned, accepted, delivered = counts
+    # The call that the signal came into may have been accepted, and never returned.
+    assert returned <= accepted <= returned + 1
+    assert delivered == accepted == len({event["messageId"] for event in live.events})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_after_the_environment_has_changed(live: Live) -> None:
+    """The child sends where its parent did."""
+    counts = run(
+        """
+        import json, os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from asyncanalytics import Client
+        client = Client()
+        client.track("From Parent", user_id="u1")
+        for name in ("ASYNCANALYTICS_WRITE_KEY", "ASYNCANALYTICS_ENDPOINT"):
+            del os.environ[name]
+        pid = os.fork()
+        if pid == 0:
+            client.track("From Child", user_id="u1")
+            print(json.dumps(client.close().delivered), flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        """,
+        live,
+    )
+    assert counts == [1]
+    assert sorted(event["event"] for event in live.events) == ["From Child", "From Parent"]
+
+
+def test_an_interrupted_wait_accepts_nothing(live: Live) -> None:
+    """A call that an exception ends while it waits for room is not accepted later."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("this system has no interval timers")
+    live.collector.misbehave(None, delay=1.0, count=1)
+    (accepted,) = run(
+        """
+        import json, signal
+        from asyncanalytics import Client, Queueing
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        with Client(queueing=Queueing(max_events=1)) as client:
+            client.track("Added File", user_id="u1")
+            signal.signal(signal.SIGALRM, interrupt)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            try:
+                client.track("Interrupted", user_id="u1")
+            except KeyboardInterrupt:
+                client.flush(timeout=10)
+        print(json.dumps(client.stats().accepted), flush=True)
+        """,
+        live,
+    )
+    assert accepted == 1
+    assert [event["event"] for event in live.events] == ["Added File"]
+
+
+def test_a_logging_handler_may_call(live: Live) -> None:
+    """Also one that hears what a start itself has to say: nothing waits for itself."""
+
+    class Tracking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "asyncio":
+                with suppress(LifecycleError):
+                    client.track("Logged", user_id="u1")
+
+    client, handler = Client(), Tracking()
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        client.track("Added File", user_id="u1")
+        stats = client.close()
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    assert stats.is_balanced
+    assert "Added File" in {event["event"] for event in live.events}
+
+
+def test_a_call_within_a_call(live: Live) -> None:
+    """A signal handler may make a call while its thread makes one."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("this system has no interval timers")
+    (counts,) = run(
+        """
+        import json, signal
+        from asyncanalytics import Client
+        client, handled = Client(), 0
+
+        def handle(*_):
+            global handled
+            client.track("From Handler", user_id="u1")
+            handled += 1
+
+        client.start()
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
+        for _ in range(5_000):
+            client.track("Added File", user_id="u1")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps([handled, client.close().delivered]), flush=True)
+        """,
+        live,
+    )
+    handled, delivered = counts
+    assert handled > 5
+    assert delivered == 5_000 + handled == len({event["messageId"] for event in live.events})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05])
+def test_a_fork_while_a_client_starts(live: Live, delay: float) -> None:
+    """A fork waits until a start that is under way is done, so the child can start its own."""
+    counts = run(
+        f"""
+        import json, os, threading, time, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from asyncanalytics import Client
+        client = Client()
+
+        def work():
+            for _ in range(100):
+                client.track("From Parent", user_id="u1")
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads: thread.start()
+        time.sleep({delay})
+        pid = os.fork()
+        if pid == 0:
+            client.track("From Child", user_id="u1")
+            print(json.dumps(client.close().delivered), flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        for thread in threads: thread.join()
+        print(json.dumps(client.close().delivered), flush=True)
+        """,
+        live,
+    )
+    assert counts == [1, 400]
+    assert len({event["messageId"] for event in live.events}) == 401
 
 
 FORK = """
@@ -591,9 +872,8 @@ def test_a_client_that_is_let_go_still_delivers(live: Live) -> None:
     Client().track("Added File", user_id="u1")
     gc.collect()
     live.wait_for(1)
-    from asyncanalytics import sync
 
-    (client,) = [each for each in sync._open if each.stats().accepted == 1]
+    (client,) = [each for each in process.running if each.stats().accepted == 1]
     agrees(client.close(), live, 1)
 
 

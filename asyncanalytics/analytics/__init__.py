@@ -124,11 +124,14 @@ def _make() -> Client:
     )
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def _current() -> Client:
     global default_client  # noqa: PLW0603 - the module's own face
+    client = default_client
+    if client is not None:
+        return client
     with _lock:
         if default_client is None:
             default_client = _make()
@@ -138,7 +141,7 @@ def _current() -> Client:
 def _renew_lock() -> None:
     """Another thread of the parent's may have held it: in the child that thread is not there."""
     global _lock  # noqa: PLW0603 - one for each process
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,13 +7,13 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from asyncanalytics.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from ipaddress import IPv4Network, IPv6Network
 
 Address = IPv4Address | IPv6Address
@@ -107,21 +107,32 @@ def truncated(address: Address) -> Address:
     """Return the address without what tells one household from its neighbours."""
     if isinstance(address, IPv4Address):
         return IPv4Address(int(address) >> 8 << 8)
+    if address.sixtofour or address.teredo:
+        return IPv6Address(int(address) >> 104 << 104)  # an IPv4 address is in the next bits
     return IPv6Address(int(address) >> 80 << 80)
 
 
 def _texts(given: Iterable[str]) -> list[str]:
-    texts = [given] if isinstance(given, str) else list(given)
+    texts = [given] if isinstance(given, str) else _listed(given)
     if not all(isinstance(each, str) for each in texts):
         raise ConfigurationError("trusted_proxies must be texts: addresses, networks, or '*'")
     return texts
 
 
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, Iterable) else [given]
+
+
 def _network(text: str) -> IPv4Network | IPv6Network:
     try:
-        return ip_network(text)
+        found = ip_network(text)
+        mapped = read(str(found.network_address))
+        if isinstance(mapped, IPv4Address) and found.prefixlen >= 96 and found.version == 6:
+            return ip_network((mapped, found.prefixlen - 96))
     except ValueError:
         raise ConfigurationError(
             f"trusted_proxies: {text!r} is no address such as '10.0.0.7', no network such as "
             "'10.0.0.0/8', and neither '*' nor 'unix'"
         ) from None
+    else:
+        return found

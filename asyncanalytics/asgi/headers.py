@@ -183,8 +183,12 @@ def query(value: str, keep: str) -> str:
 
 
 def address(value: str, keep: str) -> str:
-    """Return an address whose query is cut likewise, without a fragment."""
+    """Return an address whose query is cut likewise, without a fragment and a password."""
     base, _, asked = value.partition("#")[0].partition("?")
+    scheme, separator, rest = base.partition("://")
+    authority, slash, path = rest.partition("/")
+    if "@" in authority:
+        base = f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
     kept = query(asked, keep)
     return f"{base}?{kept}" if kept else base
 

@@ -119,9 +119,9 @@ def bound_client(scope: Scope) -> BoundClient:
         client = None if source is None else source.policy.client
     if client is None:
         raise ConfigurationError(
-            "no client: give the app lifespan=client.lifespan, or "
+            "no AsyncClient: give the app lifespan=client.lifespan, or "
             "AnalyticsMiddleware(app, client=client), and run it with its lifespan "
-            "(a test client does so as a context manager only)"
+            "(a test client does so as a context manager only); a Client is called directly"
         )
     here = current.get()
     if source is not None:

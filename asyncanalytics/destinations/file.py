@@ -42,6 +42,11 @@ class FileDestination(BaseDestination):
         # One append at a time: undoing a torn one must not cut off another that came after it.
         self._appending = threading.Lock()
 
+    def release(self) -> None:
+        """Let another client have it; in a forked child, whatever the parent is doing."""
+        super().release()
+        self._appending = threading.Lock()
+
     def limits(self, batching: Batching) -> Limits:
         """Return the user's limits; a line may have a mebibyte, if a batch may."""
         largest = min(_MAX_LINE, batching.max_bytes - 1)

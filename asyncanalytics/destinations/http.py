@@ -115,7 +115,9 @@ class _Signature:
 
 def check_key(write_key: object) -> str:
     """Return a write key that can be sent, or say what is wrong with it without showing it."""
-    if not isinstance(write_key, str) or not write_key:
+    if write_key is not None and not isinstance(write_key, str):
+        raise ConfigurationError(f"the write key must be text, not {type(write_key).__name__}")
+    if not write_key:
         raise ConfigurationError(
             "no write key: pass it as the first argument, AsyncClient('...'), or set the "
             "environment variable ASYNCANALYTICS_WRITE_KEY"

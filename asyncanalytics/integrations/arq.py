@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncanalytics.integrations.base import check_async
+
 if TYPE_CHECKING:
     from asyncanalytics.client import AsyncClient
 
@@ -39,7 +41,11 @@ def hooks(
         client: is started and closed with the worker, as often as the worker runs.
         on_startup: a hook of your own, called once the client is open.
         on_shutdown: a hook of your own, called while the client is still open.
+
+    Raises:
+        ConfigurationError: if the client is of another kind.
     """
+    check_async(client, "hooks()")
 
     async def start(ctx: dict[Any, Any]) -> None:
         # `Worker.async_run` may run again without a shutdown between.

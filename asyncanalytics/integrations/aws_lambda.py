@@ -23,6 +23,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from asyncanalytics.errors import AnalyticsError
+from asyncanalytics.integrations.base import check_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,11 @@ def flushed(
         timeout: seconds that an invocation waits for the endpoint at most. While the endpoint is
             down, each invocation takes that much longer.
         margin: seconds that are left of the invocation's own time after the flush.
+
+    Raises:
+        ConfigurationError: if the client is of another kind.
     """
+    check_sync(client, "flushed()")
 
     def decorate(handler: Handler) -> Handler:
         run = _running(handler) if iscoroutinefunction(handler) else handler

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncanalytics.errors import MissingExtra
+from asyncanalytics.integrations.base import check_sync
 
 try:
     from celery.signals import worker_process_shutdown, worker_shutdown
@@ -34,7 +35,11 @@ def close_with_worker(client: Client, *, timeout: float | None = None) -> Client
             worker runs, as in the program that sends the tasks, this changes nothing.
         timeout: seconds that each process gives to what is pending; the client's
             `shutdown_timeout` unless given.
+
+    Raises:
+        ConfigurationError: if the client is of another kind.
     """
+    check_sync(client, "close_with_worker()")
 
     def close(**_: object) -> None:
         client.close(timeout)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from asyncanalytics.client import AsyncClient  # noqa: TC001 - FastStream reads the annotations
 from asyncanalytics.errors import ConfigurationError, MissingExtra
+from asyncanalytics.integrations.base import check_async
 
 try:
     from faststream import Context, ContextRepo
@@ -38,7 +39,11 @@ def lifespan(client: AsyncClient) -> Callable[..., AbstractAsyncContextManager[N
 
     For a lifespan of your own: `async with client.lifespan():` within it, and for `get_analytics`
     `context.set_global("analytics", client)`.
+
+    Raises:
+        ConfigurationError: if the client is of another kind.
     """
+    check_async(client, "lifespan()")
 
     @asynccontextmanager
     async def started(context: ContextRepo) -> AsyncIterator[None]:

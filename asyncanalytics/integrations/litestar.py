@@ -22,6 +22,7 @@ from asyncanalytics.asgi import AnalyticsMiddleware, Privacy
 from asyncanalytics.binding import Binding, current
 from asyncanalytics.bound import BoundClient
 from asyncanalytics.errors import ConfigurationError, MissingExtra
+from asyncanalytics.integrations.base import check_async
 
 try:
     from litestar import di
@@ -73,8 +74,10 @@ class AnalyticsPlugin(InitPlugin):
             dependency: the name under which handlers get the client.
 
         Raises:
-            ConfigurationError: if the dependency's name cannot be that of a parameter.
+            ConfigurationError: if the client is of another kind, or the dependency's name cannot
+                be that of a parameter.
         """
+        check_async(client, "AnalyticsPlugin()")
         if not dependency.isidentifier():
             raise ConfigurationError("AnalyticsPlugin: dependency must be a parameter's name")
         self._client = client

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from asyncanalytics.client import AsyncClient  # noqa: TC001 - taskiq reads the annotations
 from asyncanalytics.errors import ConfigurationError, MissingExtra
+from asyncanalytics.integrations.base import check_async
 
 try:
     from taskiq import Context, TaskiqDepends, TaskiqMiddleware
@@ -41,6 +42,7 @@ class AnalyticsMiddleware(TaskiqMiddleware):
                 which is 5 seconds unless told.
         """
         super().__init__()
+        check_async(client, "AnalyticsMiddleware()")
         self._client = client
         self._timeout = timeout
         self._started = False

@@ -1,0 +1,154 @@
+"""The process that clients with a thread of their own live in: its forks, and its end.
+
+Promises:
+- A program is over when its main thread and all others that Python waits for are done. Then each
+  client is closed, all at the same time, and further calls are refused.
+- A thread that waits for room in a queue holds that up no longer than `shutdown_timeout`.
+- A forked child has nothing of its parent's, and touches nothing of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures.thread  # noqa: F401 - registers its own end, which must come after ours
+import os
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
+
+from asyncanalytics.errors import FlushTimeout, LifecycleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LAST_LOOKUP = 2.0  # seconds
+_MOMENT = 0.05  # seconds
+
+
+class Living(Protocol):
+    """A client, as it is seen from here."""
+
+    def flush(self, timeout: float | None = None) -> object:
+        """Send what is pending."""
+
+    def close(self) -> object:
+        """End within its own deadline."""
+
+    def forget(self) -> None:
+        """Begin anew in a forked child."""
+
+
+clients: WeakSet[Living] = WeakSet()
+"""Every client."""
+running: set[Living] = set()
+"""Those with a thread; kept, so that none is lost with what it has accepted."""
+inherited: list[object] = []
+"""What is the parent's, kept in a forked child: to let go of it would touch its sockets."""
+no_fork: threading.RLock = threading.RLock()
+"""Held while a client starts. That imports modules in its thread, and a child would inherit the
+lock of an import that nobody goes on with: so a fork waits."""
+
+starting: set[threading.Thread] = set()
+"""The background threads of clients that are just starting."""
+
+_is_over = threading.Event()
+_waiting: dict[int, float] = {}  # threads that wait for room → until when that is no wonder
+
+
+def must_be_able_to_start() -> None:
+    """Raise where a client must not be started."""
+    if _is_over.is_set():
+        raise LifecycleError(
+            "the program is ending, and nothing would send the call any more: make it before the "
+            "last thread ends; an exit handler is too late"
+        )
+    if threading.current_thread() in starting:
+        raise LifecycleError(
+            "this call is made by the start of a client, as a logging handler's may be, and would "
+            "wait for itself"
+        )
+
+
+@contextmanager
+def waiting(seconds: float) -> Iterator[None]:
+    """Let the end of the program be held up by this thread for so long, if it waits within."""
+    me = threading.get_ident()
+    _waiting[me] = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        del _waiting[me]
+
+
+# ---------------------------------------------------------------------------------------- the end
+
+
+def _others() -> list[threading.Thread]:
+    """Return the threads for whose end Python waits, and that do not wait for the close."""
+    mine = (threading.main_thread(), threading.current_thread())
+    now = time.monotonic()
+    return [
+        thread
+        for thread in threading.enumerate()
+        if not (thread.daemon or thread in mine or _serves_a_loop(thread))
+        and _waiting.get(thread.ident or 0, now) >= now
+    ]
+
+
+def _serves_a_loop(thread: threading.Thread) -> bool:
+    return type(thread).__module__.startswith("anyio.") or thread.name.startswith("asyncio_")
+
+
+def _at_exit() -> None:
+    """Close all clients, or see to it that the last thread's end does.
+
+    Threads that outlive the main one cannot be waited for here: they may wait for its end. But
+    after this no name is looked up any more, so what they send needs an open connection.
+    """
+    if _others():
+        for client in list(running):
+            with suppress(FlushTimeout, LifecycleError):
+                client.flush(_LAST_LOOKUP)
+        threading.Thread(target=_end_with_the_last, name="asyncanalytics end").start()
+    else:
+        _end()
+
+
+def _end_with_the_last() -> None:
+    while threads := _others():
+        threads[0].join(_MOMENT)
+    _end()
+
+
+def _end() -> None:
+    _is_over.set()
+    # Also those that another thread is just starting: each is closed once it has started.
+    closing = [threading.Thread(target=client.close) for client in {*running, *clients}]
+    for thread in closing:
+        thread.start()
+    for thread in closing:
+        thread.join()
+
+
+# Exit handlers proper come too late: by then no thread can be started, and so no name looked up.
+# What threading offers its own library for that runs earlier, also in multiprocessing's children.
+getattr(threading, "_register_atexit", atexit.register)(_at_exit)
+
+# ------------------------------------------------------------------------------------------ forks
+
+
+def _after_fork() -> None:
+    no_fork.release()
+    running.clear()
+    _waiting.clear()
+    _is_over.clear()
+    for client in list(clients):
+        client.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=_after_fork
+    )
