@@ -530,3 +530,25 @@ def test_every_example_is_tried() -> None:
     """A block that is added to the page is added above."""
     page = (DOCS / "moving.md").read_text(encoding="utf-8")
     assert re.findall(r"```python\n# (\S+)\n", page) == [name for name, _ in EXAMPLES]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"host": 7},
+        {"log_handler": 3},
+        {"max_queue_size": "many"},
+        {"max_total_backoff_duration": "long"},
+        {"upload_size": "x"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_settings_of_a_wrong_type(wrong: dict[str, Any]) -> None:
+    """They are refused where they are given."""
+    with pytest.raises(ConfigurationError):
+        Client("key", **wrong)
+
+
+def test_the_version() -> None:
+    """It is where Segment's package has it."""
+    assert module.__version__ == module.VERSION

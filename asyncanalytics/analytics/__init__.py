@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from asyncanalytics.endpoints import Endpoint
 
 __all__ = [
+    "VERSION",
     "APIError",
     "BadSetting",
     "CallTooLarge",
@@ -48,6 +49,8 @@ __all__ = [
     "shutdown",
     "track",
 ]
+
+VERSION: str = __version__
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")

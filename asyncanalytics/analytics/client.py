@@ -143,9 +143,11 @@ class Client:
         _require(isinstance(timeout, int | float), "timeout must be a number of seconds")
         oauth = oauth_client_id or oauth_client_key or oauth_key_id
         _require(not oauth, "OAuth is not spoken here: use a write key")
-        limits: tuple[float | None, ...] = (max_total_backoff_duration, max_rate_limit_duration)
+        _require(isinstance(log_handler, logging.Handler | None), "log_handler must be a Handler")
+        limits: tuple[Any, ...] = (max_total_backoff_duration, max_rate_limit_duration)
         for limit in limits:
-            _require(limit is not None and limit >= 0, "a duration must be 0 or more seconds")
+            number = isinstance(limit, int | float) and limit >= 0
+            _require(number, "a duration must be 0 or more seconds")
         self.write_key: str | None = write_key
         self.host: str | Endpoint | None = host
         self.debug: bool = debug

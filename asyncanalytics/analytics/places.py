@@ -40,6 +40,8 @@ class Queue:
 
 def queueing_of(size: int) -> Queueing:
     """Bound the queue by its number of calls alone, as Segment's is."""
+    if not isinstance(size, int):
+        raise ConfigurationError(f"max_queue_size must be a number, not {type(size).__name__}")
     events = size if size > 0 else sys.maxsize
     return Queueing(
         max_events=events,
@@ -52,6 +54,8 @@ def endpoint_of(host: str | Endpoint | None) -> Endpoint | None:
     """Read a host as Segment's client does: any URL, with the key in the body too."""
     if not host or isinstance(host, Endpoint):
         return host or None
+    if not isinstance(host, str):
+        raise ConfigurationError(f"host must be a URL or an Endpoint, not {type(host).__name__}")
     if "://" not in host.partition("@")[0]:
         return endpoints.parse(host)
     try:
