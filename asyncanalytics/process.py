@@ -33,6 +33,9 @@ class Living(Protocol):
     def flush(self, timeout: float | None = None) -> object:
         """Send what is pending."""
 
+    def begin_to_close(self) -> None:
+        """Let its deadline begin."""
+
     def close(self) -> object:
         """End within its own deadline."""
 
@@ -111,9 +114,11 @@ def _at_exit() -> None:
         for client in list(running):
             with suppress(FlushTimeout, LifecycleError):
                 client.flush(_LAST_LOOKUP)
-        threading.Thread(target=_end_with_the_last, name="asyncanalytics end").start()
-    else:
-        _end()
+        last = threading.Thread(target=_end_with_the_last, name="asyncanalytics end")
+        with suppress(RuntimeError):  # Python 3.12.0 and 3.12.1 start no thread any more
+            last.start()
+            return
+    _end()
 
 
 def _end_with_the_last() -> None:
@@ -124,12 +129,11 @@ def _end_with_the_last() -> None:
 
 def _end() -> None:
     _is_over.set()
+    for client in list(running):
+        client.begin_to_close()  # so that all deadlines run together
     # Also those that another thread is just starting: each is closed once it has started.
-    closing = [threading.Thread(target=client.close) for client in {*running, *clients}]
-    for thread in closing:
-        thread.start()
-    for thread in closing:
-        thread.join()
+    for client in {*running, *clients}:
+        client.close()
 
 
 # Exit handlers proper come too late: by then no thread can be started, and so no name looked up.

@@ -19,7 +19,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
@@ -98,6 +98,9 @@ class _Background:
 
     async def _serve(self) -> None:
         await self._client.start()
+        # The thread that looks names up: at the end of a program, some Pythons start no other.
+        with suppress(RuntimeError):  # the end has come already
+            await asyncio.get_running_loop().run_in_executor(None, _nothing)
         async with BlockingPortal() as portal:
             straight = self._client._straight  # noqa: SLF001 - its own facade
             if straight is not None:
@@ -164,20 +167,23 @@ class _Background:
         except Closed:
             return self._client.stats()
 
+    def begin_to_close(self) -> None:
+        """Let the client close, and do not wait for it."""
+        self._portal.start_task_soon(self._close, None)
+
     def close(self, timeout: float | None) -> None:
         """Close the client and end the thread."""
-
-        async def close() -> None:
-            if self.handover is not None:
-                self.handover.close()
-            await self._client.aclose(timeout)
-
         try:
-            self.run(close)
+            self.run(lambda: self._close(timeout))
         finally:
             self._portal.call(self._portal.stop)
             # A loop ends after its last lookup of a name, which nothing can hurry.
             self._thread.join(_LAST_BREATH)
+
+    async def _close(self, timeout: float | None) -> None:
+        if self.handover is not None:
+            self.handover.close()
+        await self._client.aclose(timeout)
 
     def _move(self) -> None:
         if self.handover is not None:
@@ -338,6 +344,12 @@ class Client(PlainVerbs):
             self._is_closed = False
             return self._background
 
+    def begin_to_close(self) -> None:
+        """Let `close` find the closing under way."""
+        with self._lock:
+            if self._background is not None and not self._is_closed:
+                self._background.begin_to_close()
+
     def forget(self) -> None:
         """Begin anew in a forked child, and leave all that is the parent's alone."""
         process.inherited.append((self._client, self._background))
@@ -368,6 +380,10 @@ class Client(PlainVerbs):
             raise
         receipt = Receipt(wire.type, message_id, body)
         return receipt if background.handover.offer(receipt) else background.submit(wire, fields)
+
+
+def _nothing() -> None:
+    """Have a thread started."""
 
 
 def _outcome(receipt: Receipt) -> Outcome:

@@ -469,7 +469,7 @@ def test_get_analytics_says_what_it_needs() -> None:
     """Under WSGI, and where no client was given, it says what to do."""
     with pytest.raises(ConfigurationError, match="WSGI"):
         get_analytics(RequestFactory().get("/"))
-    with pytest.raises(ConfigurationError, match="no client"):
+    with pytest.raises(ConfigurationError, match="no AsyncClient"):
         get_analytics(AsyncRequestFactory().get("/"))
 
 

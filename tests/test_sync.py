@@ -513,6 +513,8 @@ def test_too_late(live: Live) -> None:
 )
 def test_threads_that_outlive_the_main_one(live: Live, start: str, wait: str) -> None:
     """A program ends with its last thread: what those call meanwhile is sent too."""
+    if (3, 12) <= sys.version_info < (3, 12, 2):
+        pytest.skip("this Python starts no thread once the main one has ended")
     run(
         f"""
         import threading, time
