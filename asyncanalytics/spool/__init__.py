@@ -1,0 +1,54 @@
+"""Calls on disk: what was appended survives a crash, and waits until it is removed.
+
+`Spool` is the way in for the process that owns a file. From outside, `left_in` lists the files of
+a folder, and `visit` opens one: to read it, or, where no process owns it, to change it too.
+"""
+
+from asyncanalytics.spool.errors import (
+    SpoolBroken,
+    SpoolClosed,
+    SpoolDiskFull,
+    SpoolError,
+    SpoolForked,
+    SpoolFull,
+    SpoolInUse,
+    SpoolReadOnly,
+    SpoolUnavailable,
+)
+from asyncanalytics.spool.files import left_in
+from asyncanalytics.spool.rows import (
+    OVERHEAD,
+    DeadLetter,
+    Entry,
+    Row,
+    Sealing,
+    SpoolStats,
+    Verdict,
+    Waiting,
+)
+from asyncanalytics.spool.spool import Spool
+from asyncanalytics.spool.visiting import Visit, visit
+
+__all__ = [
+    "OVERHEAD",
+    "DeadLetter",
+    "Entry",
+    "Row",
+    "Sealing",
+    "Spool",
+    "SpoolBroken",
+    "SpoolClosed",
+    "SpoolDiskFull",
+    "SpoolError",
+    "SpoolForked",
+    "SpoolFull",
+    "SpoolInUse",
+    "SpoolReadOnly",
+    "SpoolStats",
+    "SpoolUnavailable",
+    "Verdict",
+    "Visit",
+    "Waiting",
+    "left_in",
+    "visit",
+]

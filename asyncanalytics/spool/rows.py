@@ -1,0 +1,186 @@
+"""What goes into a spool and what comes out of it.
+
+Each row has a checksum over all that it says: SQLite itself does not see when a payload rots. The
+sequence number is not part of it, so a row can move to another file as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+OVERHEAD: Final = 200
+"""Bytes that a row takes in the file beyond its body: ids, indexes, and what pages leave unused."""
+
+
+class Entry(NamedTuple):
+    """A call to keep for one destination."""
+
+    destination: str
+    call: str
+    message_id: str
+    body: bytes
+    created: float
+    """The wall clock's time at which the call was accepted."""
+
+    def __repr__(self) -> str:
+        """Name the call, never what it carries."""
+        return f"<Entry {self.destination} {self.call} {self.message_id}>"
+
+
+class Row(NamedTuple):
+    """A call that waits."""
+
+    seq: int
+    """Its number in this file: grows in the order of appending."""
+    destination: str
+    call: str
+    message_id: str
+    body: bytes
+    created: float
+
+    def __repr__(self) -> str:
+        """Name the call, never what it carries."""
+        return f"<Row {self.seq} {self.destination} {self.call} {self.message_id}>"
+
+
+class Stored(NamedTuple):
+    """A row as it is in the file, with its body sealed."""
+
+    destination: str
+    call: str
+    message_id: str
+    body: bytes
+    created: float
+    checksum: int
+
+    @property
+    def weight(self) -> int:
+        """What the row counts against the quota."""
+        return len(self.body) + OVERHEAD
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it still says what was written."""
+        try:
+            return checksum(*self[:5]) == self.checksum
+        except (TypeError, ValueError, struct.error):
+            return False  # a value of another type than was written
+
+    def __repr__(self) -> str:
+        """Name the call, never what it carries."""
+        return f"<Stored {self.destination} {self.call} {self.message_id}>"
+
+
+class Verdict(NamedTuple):
+    """Why a call became a dead letter."""
+
+    kind: str
+    """`rejected` or `dropped`."""
+    status: int | None
+    reason: str
+    detail: str
+    """May quote the call: it is sealed as the body is, and is not for logs."""
+    at: float
+
+    def __repr__(self) -> str:
+        """Leave out the detail."""
+        return f"<Verdict {self.kind} {self.reason} {self.status}>"
+
+
+class DeadLetter(NamedTuple):
+    """A call that will not be sent unless someone retries it."""
+
+    id: int
+    destination: str
+    call: str
+    message_id: str
+    body: bytes | None
+    """None where it is damaged, or cannot be opened."""
+    created: float
+    verdict: Verdict
+
+    def __repr__(self) -> str:
+        """Name the call and its end, never what it carries."""
+        return f"<DeadLetter {self.id} {self.destination} {self.message_id} {self.verdict}>"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Sealing:
+    """The user's own functions around what is stored, for encryption. Ids stay clear."""
+
+    seal: Callable[[bytes], bytes]
+    open: Callable[[bytes], bytes]
+    """Raises when it is given something else than `seal` returned."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """The figures of one destination."""
+
+    events: int = 0
+    """Calls that wait."""
+    bytes: int = 0
+    """Of their bodies, as stored."""
+    dead_events: int = 0
+    dead_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpoolStats:
+    """The figures of one file, as of the last commit."""
+
+    by_destination: Mapping[str, Waiting]
+    held_bytes: int
+    """What counts against the quota, appends under way included."""
+    max_bytes: int
+    damaged: int
+    """Rows that failed their checksum or their opening, and were set aside in the file."""
+    lost: int
+    """Rows that the file once counted and that could not be found any more."""
+    corrupt_files: int
+    """Files that SQLite could not read, and that were set aside."""
+    is_disk_full: bool
+    """Whether appends are refused until the disk has room."""
+
+    @property
+    def events(self) -> int:
+        """Calls that wait, for all destinations."""
+        return sum(each.events for each in self.by_destination.values())
+
+    @property
+    def dead_events(self) -> int:
+        """Dead letters of all destinations."""
+        return sum(each.dead_events for each in self.by_destination.values())
+
+
+def checksum(destination: str, call: str, message_id: str, body: bytes, created: float) -> int:
+    """Return the checksum of a row as stored."""
+    head = f"{destination}\0{call}\0{message_id}\0".encode()
+    return crc32(body, crc32(struct.pack("<d", created), crc32(head)))
+
+
+def stored(entry: Entry, sealing: Sealing | None) -> Stored:
+    """Make the row of an entry; raise if a field is not of its type.
+
+    What raises here raises in the caller, and never within a commit that others share.
+    """
+    destination, call, message_id, body, created = entry
+    if not math.isfinite(created):
+        raise ValueError("created must be a time")
+    if sealing is not None:
+        body = sealing.seal(body)
+    mark = checksum(destination, call, message_id, body, created)
+    return Stored(destination, call, message_id, body, float(created), mark)
+
+
+def named(names: Mapping[int, str], fields: Sequence[Any]) -> Stored | None:
+    """Make a row of its columns; None if its destination is not known."""
+    name = names.get(fields[0])
+    return None if name is None else Stored(name, *fields[1:])

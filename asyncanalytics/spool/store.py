@@ -1,0 +1,331 @@
+"""One open spool file: its rows and its figures. Plain calls that block, for one thread.
+
+Invariants:
+- What a transaction did is on disk when it ends, or nothing of it is.
+- The figures of a destination are written in the transaction that changes them, so they are
+  exact after any crash without counting.
+- A row that fails its checksum or its opening is moved to the table `damaged`; the rest goes on.
+- Several rows go in or out in one statement: SQLite is left after each, and each time the thread
+  may have to wait for the interpreter.
+"""
+# ruff: noqa: S608 - what is put into statements here are constants; values are bound
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from asyncanalytics.spool import damage
+from asyncanalytics.spool.order import in_order, runs
+from asyncanalytics.spool.rows import OVERHEAD, Row, Stored, Waiting
+from asyncanalytics.spool.schema import COLUMNS, FIELDS, connect, malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from asyncanalytics.spool.rows import Sealing
+
+_WIDTHS: Final = (64, 16, 4, 1)  # rows in one statement: 64 of them use 448 of its 999 variables
+_INSERTS: Final = {
+    width: f"INSERT INTO waiting (seq, {FIELDS}) VALUES "
+    + ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * width)
+    + " ON CONFLICT DO NOTHING"
+    for width in _WIDTHS
+}
+_SPARE_PAGES: Final = 1_000
+_LARGEST: Final = (1 << 63) - 1
+_HIGHEST: Final = 1 << 60  # number that is reached by counting
+
+
+@dataclass(slots=True)
+class Figures:
+    """One destination's figures, as they are within the transaction."""
+
+    id: int
+    events: int = 0
+    bytes: int = 0
+    dead_events: int = 0
+    dead_bytes: int = 0
+
+    def frozen(self) -> Waiting:
+        """Return them for others."""
+        return Waiting(
+            events=self.events,
+            bytes=self.bytes,
+            dead_events=self.dead_events,
+            dead_bytes=self.dead_bytes,
+        )
+
+
+class Store:
+    """An open spool file."""
+
+    def __init__(
+        self, path: Path, sealing: Sealing | None = None, *, read_only: bool = False
+    ) -> None:
+        """Open the file; raises as `connect` does."""
+        self.path: Path = path
+        self.sealing: Sealing | None = sealing
+        self.lost: int = 0
+        """Rows that a malformed file had counted, and that could not be read out of it."""
+        self.next_seq: int = 1
+        self.db: sqlite3.Connection = connect(path, read_only=read_only)
+        try:
+            for table, columns in COLUMNS.items():
+                self.db.execute(f"SELECT {columns} FROM {table} LIMIT 0")
+            self._load()
+        except BaseException as error:
+            self.db.close()
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+                raise malformed() from error  # it has other tables than its version says
+            raise
+
+    def close(self) -> None:
+        """Close the file, leaving no log beside it where that is possible."""
+        self.checkpoint("TRUNCATE")
+        self.db.close()
+
+    def checkpoint(self, how: str = "PASSIVE") -> None:
+        """Bring what is in the log into the file, as far as the disk lets it."""
+        with suppress(sqlite3.Error):
+            self.db.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do what is within on disk, all of it or nothing."""
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            yield
+            self._save()
+            self.db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                self._load()
+            raise
+
+    # ------------------------------------------------------------------- rows, in a transaction
+
+    def append(self, rows: Sequence[Stored]) -> Sequence[int]:
+        """Add rows, and return the number of each.
+
+        One whose id waits already at its destination is not added again: it gets the number of
+        the one that waits.
+        """
+        numbers = range(self.next_seq, self.next_seq + len(rows))
+        if self.insert(numbers, rows) == len(rows):
+            return numbers
+        return [self._find(row) for row in rows]
+
+    def insert(self, numbers: Sequence[int], rows: Sequence[Stored]) -> int:
+        """Add rows under ascending numbers that are all new; return how many ids were new too."""
+        if not rows:
+            return 0
+        ids = {name: self.figures(name).id for name in {row.destination for row in rows}}
+        before = self.db.total_changes
+        start = 0
+        values = [(seq, ids[row[0]], *row[1:]) for seq, row in zip(numbers, rows, strict=True)]
+        for width in _WIDTHS:
+            while len(values) - start >= width:
+                flat = tuple(chain.from_iterable(values[start : start + width]))
+                self.db.execute(_INSERTS[width], flat)
+                start += width
+        self.next_seq = max(self.next_seq, numbers[-1] + 1)
+        added = self.db.total_changes - before
+        is_new = None if added == len(rows) else self._from(numbers[0])
+        for seq, row in zip(numbers, rows, strict=True):
+            if is_new is None or seq in is_new:
+                figures = self._figures[row.destination]
+                figures.events += 1
+                figures.bytes += len(row.body)
+        return added
+
+    def remove(self, numbers: Iterable[int]) -> int:
+        """Take rows out, whichever of them are there; return how many."""
+        removed = 0
+        for low, high in runs(numbers):
+            for figures, events, size in self.counted(low, high):
+                figures.events -= events
+                figures.bytes -= size
+                removed += events
+            self.db.execute("DELETE FROM waiting WHERE seq BETWEEN ? AND ?", (low, high))
+        return removed
+
+    def counted(self, low: int, high: int) -> list[tuple[Figures, int, int]]:
+        """Return the figures of each destination with the rows, and their bytes, in a run."""
+        found = self.db.execute(
+            # The plus keeps SQLite from walking through a whole index to have groups in order.
+            "SELECT destination, count(*), ifnull(sum(length(body)), 0) FROM waiting"
+            " WHERE seq BETWEEN ? AND ? GROUP BY +destination",
+            (low, high),
+        ).fetchall()
+        known = ((self.numbered(number), events, size) for number, events, size in found)
+        return [(figures, events, size) for figures, events, size in known if figures]
+
+    # ------------------------------------------------------------- reading, with its own mending
+
+    def read(self, destination: str, after: int, *, max_events: int, max_bytes: int) -> list[Row]:
+        """Return the next rows of a destination in order: one at least, where there is one.
+
+        Ends before `max_bytes` of bodies would be passed. Damaged rows are set aside on the way.
+        """
+        number = self.number(destination)
+        while True:
+            found, bad, more = self._piece(destination, number, after, max_events, max_bytes)
+            damage.set_aside(self, bad)
+            if found or not more:
+                break
+            after = max(bad)
+        if after <= 0 and not found and not bad and number and self.figures(destination).events:
+            raise malformed()  # the figures know of rows that the index does not lead to
+        return found
+
+    def look(self, destination: str, after: int, limit: int) -> list[Row]:
+        """Return the next whole rows of a destination, and change nothing."""
+        found: list[Row] = []
+        bad, more = [after], True
+        while more and not found:
+            found, bad, more = self._piece(
+                destination, self.number(destination), max(bad), limit, _LARGEST
+            )
+        return found
+
+    def open_body(self, row: Stored) -> bytes | None:
+        """Return a row's body as it was given; None if the row is damaged."""
+        return self.open_bytes(row.body) if row.is_whole else None
+
+    def open_bytes(self, sealed: bytes) -> bytes | None:
+        """Return what was sealed; None if the user's function does not open it."""
+        if self.sealing is None:
+            return sealed
+        try:
+            return self.sealing.open(sealed)
+        except Exception:  # noqa: BLE001 - the user's own function: what it refuses is damaged
+            return None
+
+    def _piece(
+        self, destination: str, number: int, after: int, max_events: int, max_bytes: int
+    ) -> tuple[list[Row], list[int], bool]:
+        """Return whole rows, the numbers of damaged ones, and whether there may be more."""
+        found: list[Row] = []
+        bad: list[int] = []
+        size = seen = 0
+        last = after
+        for seq, *fields in self.db.execute(
+            f"SELECT seq, {FIELDS} FROM waiting WHERE destination = ? AND seq > ?"
+            " ORDER BY seq LIMIT ?",
+            (number, after, max_events),
+        ):
+            seen += 1
+            in_order(last, [seq])
+            last = seq
+            row = Stored(destination, *fields[1:])
+            body = self.open_body(row)
+            if body is None:
+                bad.append(seq)
+                continue
+            size += len(body)
+            if found and size > max_bytes:
+                break
+            found.append(Row(seq, destination, row.call, row.message_id, body, row.created))
+        return found, bad, seen == max_events
+
+    # ------------------------------------------------------------------------------------ figures
+
+    @property
+    def weight(self) -> int:
+        """What counts against the quota."""
+        return sum(
+            each.bytes + each.dead_bytes + OVERHEAD * (each.events + each.dead_events)
+            for each in self._figures.values()
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would be lost with the file."""
+        return self.weight == 0 and self.damaged == 0
+
+    def by_destination(self) -> dict[str, Waiting]:
+        """Return the figures of each destination that has any."""
+        return {
+            name: each.frozen()
+            for name, each in self._figures.items()
+            if each.events or each.dead_events
+        }
+
+    def figures(self, destination: str) -> Figures:
+        """Return a destination's figures; a new one is added to the file."""
+        found = self._figures.get(destination)
+        if found is None:
+            cursor = self.db.execute("INSERT INTO destinations (name) VALUES (?)", [destination])
+            found = self._figures[destination] = Figures(cursor.lastrowid or 0)
+            self.names[found.id] = destination
+        return found
+
+    def number(self, destination: str) -> int:
+        """Return a destination's number in this file; 0 if it has none."""
+        found = self._figures.get(destination)
+        return 0 if found is None else found.id
+
+    def numbered(self, number: int) -> Figures | None:
+        """Return the figures of the destination with a number."""
+        name = self.names.get(number)
+        return None if name is None else self._figures[name]
+
+    def tidy(self) -> bool:
+        """Give some of the space that nothing uses back to the disk; whether there is more."""
+        (spare,) = self.db.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = self.db.execute("PRAGMA page_count").fetchone()
+        if spare >= _SPARE_PAGES and spare * 2 >= pages:
+            # As a script: `execute` leaves this pragma after its first page.
+            self.db.executescript(f"PRAGMA incremental_vacuum({_SPARE_PAGES})")
+            return True
+        self.checkpoint()
+        return False
+
+    def _load(self) -> None:
+        """Read the figures as the last transaction left them."""
+        found = self.db.execute(
+            "SELECT name, id, events, bytes, dead_events, dead_bytes FROM destinations"
+        ).fetchall()
+        if any(not isinstance(each, int) or each < 0 for _, *figures in found for each in figures):
+            raise malformed()
+        self._figures: dict[str, Figures] = {name: Figures(*figures) for name, *figures in found}
+        self.names: dict[int, str] = {each.id: name for name, each in self._figures.items()}
+        self._saved: dict[str, Waiting] = self._all_figures()
+        self.damaged: int = self.db.execute("SELECT count(*) FROM damaged").fetchone()[0]
+        (last,) = self.db.execute("SELECT max(seq) FROM waiting").fetchone()
+        if last is not None and last > _HIGHEST:
+            raise malformed()
+        self.next_seq = max(self.next_seq, (last or 0) + 1)
+
+    def _save(self) -> None:
+        now = self._all_figures()
+        for name, each in now.items():
+            if self._saved.get(name) != each:
+                self.db.execute(
+                    "UPDATE destinations SET events = ?, bytes = ?, dead_events = ?, dead_bytes = ?"
+                    " WHERE name = ?",
+                    (each.events, each.bytes, each.dead_events, each.dead_bytes, name),
+                )
+        self._saved = now
+
+    def _all_figures(self) -> dict[str, Waiting]:
+        return {name: each.frozen() for name, each in self._figures.items()}
+
+    def _from(self, first: int) -> set[int]:
+        return {
+            seq for (seq,) in self.db.execute("SELECT seq FROM waiting WHERE seq >= ?", [first])
+        }
+
+    def _find(self, row: Stored) -> int:
+        (seq,) = self.db.execute(
+            "SELECT seq FROM waiting WHERE destination = ? AND message_id = ?",
+            (self.figures(row.destination).id, row.message_id),
+        ).fetchone()
+        return int(seq)
