@@ -11,7 +11,9 @@ benchmarks and the demo run against the wheel, built once a run, and never again
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -20,6 +22,7 @@ from nox.command import CommandFailed
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = PYTHONS[0]
 LOCK = "constraints.txt"
+NODE_PEERS = Path("benchmarks/node")
 TYPING_TESTS = ("tests/typing_public.py", "tests/typing_edges.py")
 PARALLEL = ("--numprocesses", "auto", "--dist", "loadfile")
 
@@ -128,20 +131,48 @@ def _install_peers(session: nox.Session) -> str:
     try:
         session.run("uv", "pip", "install", "--quiet", "--python", folder, *what)
     except CommandFailed:
-        session.warn("The peers cannot be installed: only ours and the controls are measured.")
+        session.warn("The peers in Python cannot be installed: they are not measured.")
     return folder
+
+
+def _install_node_peers(session: nox.Session) -> str:
+    """Do the same for the clients that are written for Node, where it is there."""
+    folder = session.cache_dir.resolve() / "node"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in NODE_PEERS.glob("*.json"):
+        shutil.copy(path, folder)
+    if shutil.which("node") and shutil.which("npm"):
+        # Not `npm ci`: it refuses a lock without the optional packages of other systems.
+        command = ("npm", "install", "--prefix", str(folder), "--loglevel", "error")
+        quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
+        try:
+            session.run(*command, *quiet, external=True, silent=True)
+        except CommandFailed:
+            session.warn("The peers for Node cannot be installed: they are not measured.")
+    else:
+        session.warn("Without node and npm, the peers for Node are not measured.")
+    return str(folder)
 
 
 @nox.session(python=OLDEST, requires=["build"])
 def bench(session: nox.Session) -> None:
     """Each benchmark in short, or `-- full`; name some to leave out the others."""
     _install_wheel(session, "--all-extras")
-    peers = _install_peers(session)
+    where = ("--peers", _install_peers(session), "--node", _install_node_peers(session))
     scripts = {path.stem: str(path) for path in sorted(Path("benchmarks").glob("[!_]*.py"))}
+    del scripts["guard"]  # it gives a verdict, and has a session of its own
     options = [each for each in session.posargs if each not in scripts]
     for name in [each for each in session.posargs if each in scripts] or scripts:
-        command = ("python", scripts[name], "--peers", peers, *options)
+        command = ("python", scripts[name], *where, *options)
         session.run(*command, env={"PYTHONPATH": "benchmarks"})
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def guard(session: nox.Session) -> None:
+    """Fail if the way of an event became slower by a fifth; `-- --keep` accepts how it is."""
+    _install_wheel(session, "--all-extras")
+    command = ("python", "benchmarks/guard.py", *session.posargs)
+    session.run(*command, env={"PYTHONPATH": "benchmarks"})
 
 
 @nox.session(python=OLDEST, requires=["build"])
@@ -149,6 +180,21 @@ def demo(session: nox.Session) -> None:
     """The main job, shown: `asyncanalytics demo` with every extra."""
     _install_wheel(session, "--all-extras")
     session.run("asyncanalytics", "demo", *session.posargs)
+
+
+def _lock_node_peers(session: nox.Session) -> None:
+    """Write the lock of the peers for Node, without the addresses that npm puts into it."""
+    if not shutil.which("npm"):
+        session.warn("Without npm, the lock of the peers for Node stays as it is.")
+        return
+    command = ("npm", "install", "--prefix", str(NODE_PEERS), "--package-lock-only")
+    quiet = ("--omit-lockfile-registry-resolved", "--no-audit", "--no-fund")
+    session.run(*command, *quiet, external=True, silent=True)
+    path = NODE_PEERS / "package-lock.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for package in found["packages"].values():
+        package.pop("funding", None)
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 @nox.session(python=OLDEST)
@@ -162,8 +208,10 @@ def lock(session: nox.Session) -> None:
         *("uv", "pip", "compile", *options, *silent_about, *command, *what, *session.posargs),
         env=dict.fromkeys(INDEX_VARIABLES),
     )
-    if "://" in Path(LOCK).read_text(encoding="utf-8"):
-        session.error(f"{LOCK} names an address; it must hold versions and hashes only.")
+    _lock_node_peers(session)
+    for lock in (Path(LOCK), NODE_PEERS / "package-lock.json"):
+        if "://" in lock.read_text(encoding="utf-8"):
+            session.error(f"{lock} names an address; it must hold versions and hashes only.")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer
 from asyncanalytics.retrying import MAX_ANSWER
@@ -89,14 +88,19 @@ class Transport:
         self._sending = sending
         self._connections = connections
         self._own = sending.http_client is None
-        self._library = _library_of(sending.http_client)
+        # Ours is imported at the start, in a thread: that takes a tenth of a second.
+        self._library: Any = None if self._own else _library_of(sending.http_client)
         self._pool = _Pool(sending.http_client)
         self._tls: ssl.SSLContext | None = None
 
     async def open(self) -> None:
         """Make the pool. What would block the loop (certificates, imports) runs in a thread."""
         if self._own:
-            self._tls = await anyio.to_thread.run_sync(_prepare, self._library)
+            try:
+                # Not anyio's way into a thread: the first imports a module on the loop.
+                self._library, self._tls = await asyncio.to_thread(_prepare)
+            except RuntimeError:  # the program is ending, and no thread takes anything any more
+                self._library, self._tls = _prepare()
             self._pool = self._make_pool()
         elif self._pool.client.is_closed:
             raise ConfigurationError("http_client is closed: give one that is open")
@@ -177,8 +181,6 @@ async def _close(pool: _Pool) -> None:
 
 def _library_of(client: Any) -> ModuleType:
     """Return the library that a client is made of, importing only what is already there."""
-    if client is None:
-        return importlib.import_module("httpx")
     for name in ("httpx", "httpx2"):
         library = sys.modules.get(name)
         if library is not None and isinstance(client, library.AsyncClient):
@@ -189,12 +191,13 @@ def _library_of(client: Any) -> ModuleType:
     )
 
 
-def _prepare(library: ModuleType) -> ssl.SSLContext:
+def _prepare() -> tuple[ModuleType, ssl.SSLContext]:
     """Do in a thread what the first request would otherwise do on the loop."""
+    library = importlib.import_module("httpx")
     importlib.import_module("anyio._backends._asyncio")
     importlib.import_module("httpcore._backends.anyio")
     context: ssl.SSLContext = library.create_ssl_context()
-    return context
+    return library, context
 
 
 def check_http2() -> None:

@@ -1,9 +1,8 @@
 """How every question is put: to each subject in turn, in rounds, each in a process of its own.
 
 Promises:
-- The sink has one core and the subjects another, wherever there are two.
 - After each answer the sink counts: if not every event that was sent is there once and unchanged,
-  the benchmark fails, whatever its figures.
+  the benchmark fails, whatever its figures; where it is a peer's answer, that peer is left out.
 - A peer that cannot be run is named as not measured; the rest goes on.
 - What is written down names versions, cores and load, and no machine.
 """
@@ -11,41 +10,28 @@ Promises:
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import platform
-import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from _plots import draw
+from _processes import BenchmarkError, Environments, Sink, ask, cores, sink
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from _entrants import Subject
+    from _plots import Chart
     from _report import Round
 
-HERE = Path(__file__).resolve().parent
+    Charts = Callable[["Results"], Sequence[Chart]]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """Something that is measured."""
-
-    name: str
-    program: str
-    """Its file in `subjects/`."""
-    is_peer: bool = False
-    """Whether it runs in the peers' environment."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What it is told beside the question's own options."""
-
-
-OURS = Subject(name="asyncanalytics", program="ours.py")
-SEGMENT = Subject(name="segment-analytics-python", program="segment_python.py", is_peer=True)
-CONTROL = Subject(name="control", program="control.py")
+_ROUNDS: dict[str, int] = {"short": 2, "full": 5}
+_ONE_CASE: dict[str, dict[str, Any]] = {"": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +42,14 @@ class Question:
     subjects: Sequence[Subject]
     short: Mapping[str, Any]
     full: Mapping[str, Any]
+    cases: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _ONE_CASE)
+    """What is asked in each round, by name: options beside those of the form."""
+    only_full: frozenset[str] = frozenset()
+    """Cases that the short form leaves out."""
+    peers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By form, options that peers are told instead: fewer events, as they are slower."""
+    rounds: Mapping[str, int] = field(default_factory=lambda: _ROUNDS)
+    """By form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,159 +57,123 @@ class Results:
     """All answers to a question."""
 
     options: Mapping[str, Any]
-    rounds: Sequence[Round]
+    cases: Mapping[str, Sequence[Round]]
+    """The rounds of each case."""
     names: Sequence[str]
     """The subjects that were measured."""
 
+    @property
+    def rounds(self) -> Sequence[Round]:
+        """The rounds of a question that has one case."""
+        (rounds,) = self.cases.values()
+        return rounds
 
-class BenchmarkError(Exception):
-    """A figure that cannot be had, or that must not be believed."""
-
-
-_ROUNDS = {"short": 3, "full": 7}
-
-# ------------------------------------------------------------------------------------------ sink
-
-
-class Sink:
-    """The sink's process, as seen from here."""
-
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self._port = port
-
-    def count(self) -> dict[str, int]:
-        """Return what came since the last count."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-        connection.request("GET", "/count")
-        counts: dict[str, int] = json.load(connection.getresponse())
-        connection.close()
-        return counts
+    def case(self, name: str) -> Results:
+        """Return the answers to one case, and who gave some."""
+        rounds = self.cases[name]
+        names = [each for each in self.names if any(each in answers for answers in rounds)]
+        return Results(options=self.options, cases={name: rounds}, names=names)
 
 
-@contextmanager
-def _sink() -> Iterator[Sink]:
-    command = [sys.executable, str(HERE / "_sink.py")]
-    process = subprocess.Popen(  # noqa: S603 - a program of this folder
-        command, env=_environ(), stdout=subprocess.PIPE, text=True
-    )
-    with process:
-        try:
-            port = process.stdout.readline() if process.stdout else ""
-            if not port:
-                raise BenchmarkError("the sink did not start: see above")
-            yield Sink(int(port))
-        finally:
-            process.terminate()
+# ----------------------------------------------------------------------------------------- a run
 
 
-def _pin(core: int) -> None:
-    """Bind this process, and those that it starts from now on, to a core."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+class _Run:
+    """One question, put as the command line says."""
+
+    def __init__(self, question: Question, arguments: argparse.Namespace) -> None:
+        self._question = question
+        self._form = arguments.form
+        self._number = arguments.rounds or question.rounds[arguments.form]
+        self._environments = Environments(python=arguments.peers, node=arguments.node)
+        self.versions: dict[str, dict[str, str]] = {}
+        self.missing: dict[str, str] = {}
+        """Why who was not measured, by name."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What all are told."""
+        options: Mapping[str, Any] = getattr(self._question, self._form)
+        return options
+
+    @property
+    def subjects(self) -> list[Subject]:
+        """Those that can be measured, as far as is known."""
+        return [each for each in self._question.subjects if each.name not in self.missing]
+
+    def _leave_out(self, subject: Subject, error: BenchmarkError) -> None:
+        if not subject.is_peer:
+            raise error
+        self.missing[subject.name] = str(error)
+
+    def measure(self) -> dict[str, list[Round]]:
+        """Put every case to every subject, in every round."""
+        cases = self._cases()
+        found: dict[str, list[Round]] = {case: [] for case in cases}
+        with sink() as there:
+            for number in range(self._number):
+                for case, options in cases.items():
+                    found[case].append(self._round(number, options, there))
+                done = f"{self._question.name}: round {number + 1} of {self._number} done"
+                print(done, file=sys.stderr, flush=True)
+        return found
+
+    def _cases(self) -> dict[str, Mapping[str, Any]]:
+        left_out = self._question.only_full if self._form == "short" else frozenset()
+        return {case: told for case, told in self._question.cases.items() if case not in left_out}
+
+    def _round(self, number: int, options: Mapping[str, Any], there: Sink) -> Round:
+        wanted = {name for name, value in options.items() if value}
+        subjects = [each for each in self.subjects if not each.lacks & wanted]
+        turn = number % len(subjects)
+        answers: Round = {}
+        for each in (*subjects[turn:], *subjects[:turn]):
+            try:
+                answers[each.name] = self._answer(each, options, there)
+            except BenchmarkError as error:
+                there.behave(0)
+                there.count()
+                self._leave_out(each, error)
+        return answers
+
+    def _answer(self, subject: Subject, options: Mapping[str, Any], there: Sink) -> dict[str, Any]:
+        told = {"url": there.url, **self.options}
+        if subject.is_peer:
+            told |= self._question.peers.get(self._form, {})
+        told |= {**options, **subject.options}
+        there.behave(told.get("latency", 0))
+        answer = ask(subject, self._environments, self._question.name, told)
+        self.versions[subject.name] = answer.pop("versions")
+        count = there.count()
+        if count["distinct"] != answer["sent"] or count["altered"]:
+            raise BenchmarkError(
+                f"{subject.name} sent {answer['sent']} events; {count['distinct']} arrived, "
+                f"{count['altered']} of them changed"
+            )
+        return answer | {"requests": count["requests"]} | _per_event(answer, count)
 
 
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+def _per_event(answer: Mapping[str, Any], count: Mapping[str, int]) -> dict[str, float]:
+    """Return what can be compared between subjects that were given different numbers of events."""
+    found = {}
+    if count["events"]:
+        found["bytes_per_event"] = count["bytes"] / count["events"]
+    if "seconds" in answer:
+        found["rate"] = answer["events"] / answer["seconds"]
+        found["cpu_per_event"] = answer["cpu_seconds"] / answer["events"]
+    return found
 
 
-# -------------------------------------------------------------------------------------- subjects
-
-
-def _environ() -> dict[str, str]:
-    """Let children find this folder's modules, and nothing by accident."""
-    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
-
-
-def _python(subject: Subject, peers: Path | None) -> str:
-    if not subject.is_peer or peers is None:
-        return sys.executable
-    return str(peers / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-
-
-def _ask(
-    subject: Subject, peers: Path | None, question: str, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    command = [_python(subject, peers), str(HERE / "subjects" / subject.program), question]
-    try:
-        done = subprocess.run(  # noqa: S603 - a program of this folder
-            [*command, json.dumps(options)],
-            env=_environ(),
-            capture_output=True,
-            check=False,
-            text=True,
-        )
-    except OSError as error:
-        raise BenchmarkError(f"{subject.name}: {error.strerror}") from None
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise BenchmarkError(f"{subject.name}: {last[0]}")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
-def _versions(
-    subjects: Sequence[Subject], peers: Path | None
-) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Return the versions of those that can be measured, and why the others cannot."""
-    found: dict[str, dict[str, str]] = {}
-    missing: dict[str, str] = {}
-    for program, subject in {each.program: each for each in subjects}.items():
-        try:
-            found[program] = _ask(subject, peers, "versions", {})
-        except BenchmarkError as error:
-            if not subject.is_peer:
-                raise
-            missing[program] = str(error)
-    return found, missing
-
-
-def _measure(
-    subject: Subject, peers: Path | None, question: str, options: Mapping[str, Any], sink: Sink
-) -> dict[str, Any]:
-    told = {"url": sink.url, **options, **subject.options}
-    answer = _ask(subject, peers, question, told)
-    count = sink.count()
-    if count["distinct"] != answer["sent"] or count["altered"]:
-        raise BenchmarkError(
-            f"{subject.name} sent {answer['sent']} events; {count['distinct']} arrived, "
-            f"{count['altered']} of them changed"
-        )
-    each = {"bytes_per_event": count["bytes"] / count["events"]} if count["events"] else {}
-    return answer | {"requests": count["requests"]} | each
-
-
-# ---------------------------------------------------------------------------------------- rounds
-
-
-def _rounds(
-    question: Question, arguments: argparse.Namespace, subjects: Sequence[Subject]
-) -> Iterator[Round]:
-    options = getattr(question, arguments.form)
-    cores = _cores()
-    _pin(cores[0])
-    with _sink() as sink:
-        _pin(cores[-1])
-        for number in range(arguments.rounds or _ROUNDS[arguments.form]):
-            turn = number % len(subjects)
-            yield {
-                each.name: _measure(each, arguments.peers, question.name, options, sink)
-                for each in (*subjects[turn:], *subjects[:turn])
-            }
-            print(f"{question.name}: round {number + 1} done", file=sys.stderr, flush=True)
+# ---------------------------------------------------------------------------------- from outside
 
 
 def _environment(versions: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    cores = _cores()
+    mine = cores()
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.system(),
-        "cores": len(cores),
-        "pinned": hasattr(os, "sched_setaffinity") and len(cores) > 1,
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "cores": len(mine),
+        "pinned": hasattr(os, "sched_setaffinity") and len(mine) > 1,
         "versions": dict(versions),
     }
 
@@ -225,7 +183,9 @@ def _arguments(question: Question) -> argparse.Namespace:
     parser.add_argument("form", nargs="?", choices=("short", "full"), default="short")
     parser.add_argument("--rounds", type=int, help="instead of the form's own number")
     parser.add_argument("--json", type=Path, help="a file to put the figures in, by question")
+    parser.add_argument("--plots", type=Path, help="a folder to draw the figures in, as SVG")
     parser.add_argument("--peers", type=Path, help="the virtual environment of the peers")
+    parser.add_argument("--node", type=Path, help="the folder with the node_modules of the peers")
     return parser.parse_args()
 
 
@@ -236,29 +196,38 @@ def _keep(path: Path, question: str, found: Mapping[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def run(question: Question) -> Results:
-    """Ask a question as the command line says, and return the answers."""
+def run(question: Question, charts: Charts | None = None) -> Results:
+    """Ask a question as the command line says, draw the answers if told so, and return them."""
     arguments = _arguments(question)
+    asked = _Run(question, arguments)
     try:
-        versions, missing = _versions(question.subjects, arguments.peers)
-        environment = _environment(versions)
-        subjects = [each for each in question.subjects if each.program not in missing]
-        rounds = list(_rounds(question, arguments, subjects))
+        load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+        cases = asked.measure()
     except BenchmarkError as error:
         sys.exit(f"{question.name}: {error}")
-    options = getattr(question, arguments.form)
+    names = [each.name for each in asked.subjects]
+    found = {
+        "form": arguments.form,
+        "options": asked.options,
+        "environment": _environment(asked.versions) | {"load_before": load},
+        "not_measured": asked.missing,
+        "names": names,
+        "cases": cases,
+    }
     if arguments.json:
-        found = {"form": arguments.form, "options": options, "environment": environment}
-        _keep(arguments.json, question.name, found | {"not_measured": missing, "rounds": rounds})
-    _introduce(question, environment, missing)
-    return Results(options=options, rounds=rounds, names=[each.name for each in subjects])
+        _keep(arguments.json, question.name, found)
+    results = introduce(question.name, found)
+    if arguments.plots and charts is not None:
+        draw(charts(results), arguments.plots)
+    return results
 
 
-def _introduce(
-    question: Question, environment: Mapping[str, Any], missing: Mapping[str, str]
-) -> None:
-    cores = "each side on its own core" if environment["pinned"] else "not pinned to cores"
+def introduce(question: str, found: Mapping[str, Any]) -> Results:
+    """Print where figures come from and who is missing, and return them."""
+    environment = found["environment"]
+    pinned = "each side on its own core" if environment["pinned"] else "not pinned to cores"
     facts = f"{environment['python']}, {environment['system']}, {environment['cores']} cores"
-    print(f"\n{question.name} ({facts}, {cores}, load {environment['load_before']} before)\n")
-    for reason in missing.values():
+    print(f"\n{question} ({facts}, {pinned}, load {environment['load_before']} before)\n")
+    for reason in found["not_measured"].values():
         print(f"not measured: {reason}\n")
+    return Results(options=found["options"], cases=found["cases"], names=found["names"])

@@ -19,15 +19,16 @@ async def measure(track: Track, *, rate: int, seconds: float) -> _subject.Answer
     """Make `rate` calls a second for a while, and return the lags that a ticker met."""
     calls = _load.calls(round(rate * seconds))
     lags: list[float] = []
-    ticker = asyncio.create_task(_tick(lags))
+    ticker = asyncio.create_task(tick(lags))
     started = time.perf_counter()
     await _pace(track, calls, rate)
     took = time.perf_counter() - started
     ticker.cancel()
-    return _subject.quantiles(lags) | {"calls_per_second": len(calls) / took}
+    found = {"calls": len(calls), "calls_per_second": len(calls) / took}
+    return _subject.quantiles(lags) | found
 
 
-async def _tick(lags: list[float]) -> None:
+async def tick(lags: list[float]) -> None:
     """Be due every tick, whatever happened before: a loop that stood still is late for each."""
     due = time.perf_counter()
     while True:

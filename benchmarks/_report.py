@@ -13,8 +13,8 @@ Round = dict[str, dict[str, Any]]
 
 
 def middle(rounds: Sequence[Round], subject: str, figure: str) -> float:
-    """Return the median of a subject's figure."""
-    return float(median(each[subject][figure] for each in rounds))
+    """Return the median of a subject's figure, over the rounds that have it."""
+    return float(median(each[subject][figure] for each in rounds if subject in each))
 
 
 def ratio(rounds: Sequence[Round], subject: str, to: str, figure: str) -> float | None:

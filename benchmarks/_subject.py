@@ -1,19 +1,25 @@
 """What the subjects that are written in Python share.
 
 A subject is a program. It is called with a question and the question's options as JSON, runs with
-nothing but itself in its process, and prints its answer as one line of JSON. It is asked for
-`versions` first; whatever has to be there to measure it must be imported by then.
+nothing but itself in its process, and prints its answer as one line of JSON.
 
-An answer has `sent`, how many events must be at the sink afterwards, beside its figures.
+An answer has `sent`, how many events must be at the sink afterwards, and `versions` of what was
+measured, beside its figures.
 """
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import platform
+import resource
 import sys
 import time
+import urllib.request
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +59,41 @@ def call_times(seconds: Sequence[float]) -> dict[str, float]:
     return quantiles(seconds) | {"first": median(seconds[::BURST])}
 
 
+def tell(url: str, what: str) -> None:
+    """Tell the sink how to behave: see `_sink`."""
+    urllib.request.urlopen(f"{url}/{what}", timeout=60).close()  # noqa: S310 - our own sink
+
+
+def resident() -> int:
+    """Return the bytes of memory that the process holds now, what is garbage not counted.
+
+    Where the system does not tell, the most that it ever held.
+    """
+    gc.collect()
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return peak()
+
+
+def forget_peak() -> None:
+    """Let `peak` speak of what comes now, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> int:
+    """Return the most bytes of memory that the process held since its peak was forgotten."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1_024
+    unit = 1 if sys.platform == "darwin" else 1_024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def answer(packages: Sequence[str], questions: dict[str, Callable[..., Answer]]) -> None:
     """Answer the question on the command line."""
     question, options = sys.argv[1], json.loads(sys.argv[2])
-    if question == "versions":
-        python = {"Python": platform.python_version()}
-        found = python | {package: version(package) for package in packages}
-    else:
-        found = questions[question](**options)
-    print(json.dumps(found))
+    found = questions[question](**options)
+    versions = {package: version(package) for package in packages}
+    print(json.dumps(found | {"versions": {"Python": platform.python_version(), **versions}}))

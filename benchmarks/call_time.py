@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from _bench import CONTROL, OURS, SEGMENT, Question, Results, run
+from _bench import Question, Results, run
+from _entrants import CONTROL, OURS, PEERS, SEGMENT
+from _plots import Chart
 from _report import middle, ratio, table, text
 
 QUESTION = Question(
@@ -13,12 +15,14 @@ QUESTION = Question(
         replace(OURS, name="asyncanalytics, awaited", options={"verb": "awaited"}),
         replace(OURS, name="asyncanalytics, _nowait", options={"verb": "nowait"}),
         replace(OURS, name="asyncanalytics, Client", options={"verb": "sync"}),
-        SEGMENT,
+        *PEERS,
         replace(CONTROL, name="control: only the bytes", options={"what": "bytes"}),
         replace(CONTROL, name="control: an empty call", options={"what": "empty"}),
     ),
     short={"calls": 10_000},
     full={"calls": 30_000},
+    peers={"short": {"calls": 2_000}, "full": {"calls": 10_000}},
+    rounds={"short": 1, "full": 3},
 )
 
 
@@ -31,12 +35,21 @@ def _row(results: Results, name: str) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Measure, and print the table."""
-    results = run(QUESTION)
+def show(results: Results) -> None:
+    """Print the table."""
     head = ("µs a call", "x segment", "median", "p99", "p99.9", "max", "first")
     print(table(head, [_row(results, name) for name in results.names]))
 
 
+def charts(results: Results) -> list[Chart]:
+    """Return the quantiles."""
+    groups = {
+        title: {name: middle(results.rounds, name, figure) * 1e6 for name in results.names}
+        for figure, title in (("median", "median"), ("p99", "p99"), ("p99_9", "p99.9"))
+    }
+    title = "Microseconds that one call keeps its caller"
+    return [Chart(name="call_time", title=title, form=",.1f", groups=groups, is_logarithmic=True)]
+
+
 if __name__ == "__main__":
-    main()
+    show(run(QUESTION, charts))

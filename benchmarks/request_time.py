@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from _bench import Question, Results, Subject, run
+from _bench import Question, Results, run
+from _entrants import Subject
 from _report import difference, middle, table, text
 
 
@@ -37,12 +38,11 @@ def _row(results: Results, name: str) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Measure, and print the table."""
-    results = run(QUESTION)
+def show(results: Results) -> None:
+    """Print the table."""
     head = ("µs a request", "added", "median", "p99")
     print(table(head, [_row(results, name) for name in results.names]))
 
 
 if __name__ == "__main__":
-    main()
+    show(run(QUESTION))

@@ -1,93 +1,61 @@
 """The controls: what is left of each figure where there is no client.
 
-Throughput: orjson, join and a raw socket; no model, no queue, nothing checked, nothing counted,
-nothing tried again. Each event has an id and a time of its own, made in the fastest way there is.
+Throughput, latency and growth: the bare limit, see `_bare`. Memory: a list of the events' bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
-from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import _load
 import _pace
 import _subject
-import orjson
-from uuid_utils import uuid7
-
-MAX_BYTES = 475_000  # of a request, as for the clients
-
-_HEAD = "POST /v1/batch HTTP/1.1\r\nHost: {}\r\nAuthorization: Basic a2V5Og==\r\n"
-_LENGTH = "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+from _bare import Wire, encode, send
 
 
-class _Wire:
-    """One kept-alive connection: the answer to a request is read before the next is sent."""
-
-    def __init__(self, url: str) -> None:
-        where = urlsplit(url)
-        self._head = _HEAD.format(where.netloc)
-        self._socket = socket.create_connection((where.hostname, where.port))
-        self._owed = False
-
-    def post(self, bodies: list[bytes]) -> None:
-        """Send a batch, and leave its answer until later: the sink reads while we encode."""
-        self.settle()
-        content = b'{"batch":[' + b",".join(bodies) + b'],"sentAt":"' + _now().encode() + b'"}'
-        head = (self._head + _LENGTH.format(len(content))).encode()
-        self._socket.sendall(head + content)
-        self._owed = True
-
-    def settle(self) -> None:
-        """Read the answer that is still to come, which is short and comes at once."""
-        if self._owed and not self._socket.recv(65_536).startswith(b"HTTP/1.1 200 "):
-            raise ConnectionError("the sink did not answer with 200")
-        self._owed = False
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _encode(user_id: str, properties: dict[str, Any]) -> bytes:
-    event = {
-        "type": "track",
-        "event": _load.EVENT,
-        "userId": user_id,
-        "messageId": str(uuid7()),
-        "timestamp": datetime.now(UTC),
-        "context": {"library": {"name": "control", "version": "1.0.0"}, "channel": "server"},
-        "properties": properties,
-    }
-    return orjson.dumps(event)
-
-
-def _send(wire: _Wire, calls: list[tuple[str, dict[str, Any]]]) -> None:
-    bodies: list[bytes] = []
-    size = 0
-    for user_id, properties in calls:
-        body = _encode(user_id, properties)
-        size += len(body) + 1
-        if size > MAX_BYTES - 100:  # what is around them
-            wire.post(bodies)
-            bodies, size = [], len(body) + 1
-        bodies.append(body)
-    wire.post(bodies)
-    wire.settle()
-
-
-def throughput(url: str, events: int) -> _subject.Answer:
+def throughput(
+    url: str,
+    events: int,
+    *,
+    size: _load.Size = "full",
+    gzip: bool = False,
+) -> _subject.Answer:
     """Time from the first event until the sink has acknowledged the last."""
-    calls = _load.calls(events)
-    wire = _Wire(url)
-    _send(wire, _load.calls(_subject.WARM_UP))
+    calls, name = _load.calls(events, size), _load.EVENTS[size]
+    wire = Wire(url, gzip=gzip)
+    send(wire, _load.calls(_subject.WARM_UP, size), name)
     watch = _subject.Stopwatch()
-    _send(wire, calls)
-    return watch.read() | {"sent": _subject.WARM_UP + events}
+    send(wire, calls, name)
+    return watch.read() | {"events": events, "sent": _subject.WARM_UP + events}
+
+
+def latency(url: str, events: int, latency: float) -> _subject.Answer:
+    """Time the same at a sink that takes its time: one request after the other."""
+    del latency  # the sink has been told
+    return throughput(url, events)
+
+
+def memory(url: str, events: int) -> _subject.Answer:  # noqa: ARG001 - sends nothing
+    """Weigh the events' bytes in a list, each as long as it has to be."""
+    idle = _subject.resident()
+    waiting = [bytes(bytearray(encode(*each))) for each in _load.fresh(events)]
+    found = {"idle": idle, "waiting": _subject.resident(), "events": len(waiting)}
+    return found | {"sent": 0}
+
+
+def growth(url: str, events: int) -> _subject.Answer:
+    """Send any number of small events, and look at the rate and the memory."""
+    calls, name = _load.calls(events, "small"), _load.EVENTS["small"]
+    wire = Wire(url)
+    send(wire, _load.calls(_subject.WARM_UP, "small"), name)
+    idle = _subject.resident()
+    _subject.forget_peak()
+    watch = _subject.Stopwatch()
+    send(wire, calls, name)
+    found = watch.read() | {"events": events, "sent": _subject.WARM_UP + events}
+    return found | {"peak": _subject.peak() - idle, "after": _subject.resident() - idle}
 
 
 async def _nothing(event: str, *, user_id: str, properties: dict[str, Any]) -> None:
@@ -109,7 +77,7 @@ def _encodings(calls: list[tuple[str, dict[str, Any]]]) -> list[float]:
     clock, times = time.perf_counter, []
     for number, (user_id, properties) in enumerate(calls, 1):
         start = clock()
-        _encode(user_id, properties)
+        encode(user_id, properties)
         times.append(clock() - start)
         if number % _subject.BURST == 0:
             time.sleep(_subject.PAUSE)
@@ -134,5 +102,13 @@ def loop_lag(url: str, rate: int, seconds: float) -> _subject.Answer:  # noqa: A
 
 if __name__ == "__main__":
     _subject.answer(
-        ("orjson",), {"throughput": throughput, "call_time": call_time, "loop_lag": loop_lag}
+        ("orjson",),
+        {
+            "throughput": throughput,
+            "latency": latency,
+            "call_time": call_time,
+            "loop_lag": loop_lag,
+            "memory": memory,
+            "growth": growth,
+        },
     )

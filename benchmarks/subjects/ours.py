@@ -1,4 +1,7 @@
-"""asyncanalytics, with its default settings."""
+"""asyncanalytics, with its default settings.
+
+Only `memory` and `growth` differ: a queue that has room for what is to wait, and for nothing else.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,84 @@ import _load
 import _pace
 import _subject
 
-from asyncanalytics import AsyncClient, Client
+from asyncanalytics import AsyncClient, Client, Queueing, Sending
+
+_ROOMY = Queueing(max_events=10_000_000, max_bytes=4 << 30)
 
 
-async def _warm(client: AsyncClient) -> int:
-    for user_id, properties in _load.calls(_subject.WARM_UP):
-        await client.track(_load.EVENT, user_id=user_id, properties=properties)
+async def _warm(client: AsyncClient, size: _load.Size = "full") -> int:
+    for user_id, properties in _load.calls(_subject.WARM_UP, size):
+        await client.track(_load.EVENTS[size], user_id=user_id, properties=properties)
     await client.flush()
     return _subject.WARM_UP
 
 
-async def throughput(url: str, events: int) -> _subject.Answer:
+async def _start_off(client: AsyncClient) -> None:
+    """Connect, and leave no memory behind that later events would take."""
+    await client.track(_load.EVENT, user_id="user-000000", properties=_load.order(0))
+    await client.flush()
+
+
+async def throughput(
+    url: str,
+    events: int,
+    *,
+    size: _load.Size = "full",
+    gzip: bool = False,
+) -> _subject.Answer:
     """Time from the first call until the sink has acknowledged the last event."""
+    calls, event = _load.calls(events, size), _load.EVENTS[size]
+    async with AsyncClient("key", endpoint=url, sending=Sending(gzip=gzip or None)) as client:
+        warm = await _warm(client, size)
+        watch = _subject.Stopwatch()
+        for user_id, properties in calls:
+            await client.track(event, user_id=user_id, properties=properties)
+        await client.flush()
+        return watch.read() | {"events": events, "sent": warm + events}
+
+
+async def latency(url: str, events: int, latency: float) -> _subject.Answer:
+    """Time the same at a sink that takes its time."""
+    del latency  # the sink has been told
     calls = _load.calls(events)
     async with AsyncClient("key", endpoint=url) as client:
-        warm = await _warm(client)
+        await _start_off(client)
         watch = _subject.Stopwatch()
         for user_id, properties in calls:
             await client.track(_load.EVENT, user_id=user_id, properties=properties)
         await client.flush()
-        return watch.read() | {"sent": warm + events}
+        return watch.read() | {"events": events, "sent": 1 + events}
+
+
+async def memory(url: str, events: int) -> _subject.Answer:
+    """Weigh what waits while the sink answers nothing; then let it go, and see it arrive."""
+    async with AsyncClient("key", endpoint=url, queueing=_ROOMY) as client:
+        await _start_off(client)
+        await asyncio.to_thread(_subject.tell, url, "hold")
+        idle = _subject.resident()
+        for user_id, properties in _load.fresh(events):
+            await client.track(_load.EVENT, user_id=user_id, properties=properties)
+        waiting = _subject.resident()
+        pending = client.stats().pending
+        await asyncio.to_thread(_subject.tell, url, "release")
+        await client.flush()
+    return {"idle": idle, "waiting": waiting, "events": pending, "sent": 1 + events}
+
+
+async def growth(url: str, events: int) -> _subject.Answer:
+    """Send any number of small events, and look at the rate and the memory."""
+    async with AsyncClient("key", endpoint=url) as client:
+        warm = await _warm(client, "small")
+        calls, event = _load.calls(events, "small"), _load.EVENTS["small"]
+        idle = _subject.resident()
+        _subject.forget_peak()
+        watch = _subject.Stopwatch()
+        for user_id, properties in calls:
+            await client.track(event, user_id=user_id, properties=properties)
+        await client.flush()
+        found = watch.read() | {"events": events, "sent": warm + events}
+        peak = _subject.peak() - idle
+        return found | {"peak": peak, "after": _subject.resident() - idle}
 
 
 def call_time(url: str, calls: int, verb: str) -> _subject.Answer:
@@ -95,7 +156,7 @@ async def loop_lag(url: str, rate: int, seconds: float) -> _subject.Answer:
             await client.track(_load.EVENT, user_id=user_id, properties=properties)
 
         found = await _pace.measure(track, rate=rate, seconds=seconds)
-    return found | {"sent": warm + round(rate * seconds)}
+    return found | {"sent": warm + found["calls"]}
 
 
 if __name__ == "__main__":
@@ -103,7 +164,10 @@ if __name__ == "__main__":
         ("asyncanalytics", "httpx", "orjson", "pydantic"),
         {
             "throughput": lambda **options: asyncio.run(throughput(**options)),
+            "latency": lambda **options: asyncio.run(latency(**options)),
             "call_time": call_time,
             "loop_lag": lambda **options: asyncio.run(loop_lag(**options)),
+            "memory": lambda **options: asyncio.run(memory(**options)),
+            "growth": lambda **options: asyncio.run(growth(**options)),
         },
     )

@@ -1,0 +1,51 @@
+"""Who is measured: ours, the peers and the controls.
+
+A subject is a program in `subjects/`. It runs in ours, or in an environment of the peers: Python
+programs in their virtual environment, Node programs with the packages of their folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Something that is measured."""
+
+    name: str
+    program: str
+    """Its file in `subjects/`."""
+    is_peer: bool = False
+    """Whether it runs in an environment of the peers, and may be missing."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What it is told beside the question's own options."""
+    lacks: frozenset[str] = frozenset()
+    """Options of a question that it has nothing for: it sits out where they are asked for."""
+
+
+OURS = Subject(name="asyncanalytics", program="ours.py")
+CONTROL = Subject(name="control", program="control.py")
+
+_NO_GZIP = frozenset({"gzip"})
+SEGMENT = Subject(name="segment-analytics-python", program="segment_python.py", is_peer=True)
+RUDDER = Subject(name="rudder-sdk-python", program="rudder_python.py", is_peer=True)
+POSTHOG = Subject(name="posthog", program="posthog_python.py", is_peer=True)
+POSTHOG_ASYNC = Subject(name="posthog, AsyncPosthog", program="posthog_async.py", is_peer=True)
+AMPLITUDE = Subject(
+    name="amplitude-analytics", program="amplitude_python.py", is_peer=True, lacks=_NO_GZIP
+)
+MIXPANEL = Subject(name="mixpanel", program="mixpanel_python.py", is_peer=True, lacks=_NO_GZIP)
+SEGMENT_NODE = Subject(
+    name="@segment/analytics-node", program="segment_node.mjs", is_peer=True, lacks=_NO_GZIP
+)
+RUDDER_NODE = Subject(name="@rudderstack/rudder-sdk-node", program="rudder_node.mjs", is_peer=True)
+POSTHOG_NODE = Subject(name="posthog-node", program="posthog_node.mjs", is_peer=True)
+
+PYTHON_PEERS = (SEGMENT, RUDDER, POSTHOG, POSTHOG_ASYNC, AMPLITUDE, MIXPANEL)
+NODE_PEERS = (SEGMENT_NODE, RUDDER_NODE, POSTHOG_NODE)
+PEERS = (*PYTHON_PEERS, *NODE_PEERS)

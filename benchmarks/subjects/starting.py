@@ -1,0 +1,162 @@
+"""What it takes until a client has sent its first event, step by step.
+
+Nothing of a client is imported before it is timed. The steps run on a loop with a ticker beside
+them, so it shows what each step keeps the loop from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import _load
+import _pace
+import _subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from _peer import Peer
+
+    Step = Callable[[], Any]
+
+_REST = 0.005  # seconds after a step, in which a tick that it held up is seen
+
+# What a client imports that its application most likely has as well.
+_SHARED: dict[str, Sequence[str]] = {
+    "ours": ("httpx", "pydantic"),
+    "posthog_async": ("httpx",),
+    "control": (),
+}
+
+
+class _Ours:
+    """Asyncanalytics, as a peer is driven."""
+
+    packages = ("asyncanalytics", "httpx", "pydantic")
+
+    def __init__(self) -> None:
+        self._library = import_module("asyncanalytics")
+
+    def steps(self, url: str) -> dict[str, Step]:
+        """Return the steps, in order."""
+        self._url = url
+        return {"make": self._make, "start": self._start, "first event": self._first}
+
+    def _make(self) -> None:
+        self._client = self._library.AsyncClient("key", endpoint=self._url)
+
+    async def _start(self) -> None:
+        await self._client.start()
+
+    async def _first(self) -> None:
+        await self._client.track(_load.EVENT, user_id="user-000000", properties=_load.order(0))
+        await self._client.flush()
+
+    async def close(self) -> None:
+        """Stop what runs."""
+        await self._client.aclose()
+
+
+class _Peers:
+    """A peer; it starts itself when it is made."""
+
+    def __init__(self, program: str) -> None:
+        sys.path.insert(0, str(Path(__file__).parent))
+        self._peer: Peer = import_module(program).PEER
+        self.packages = self._peer.packages
+
+    def steps(self, url: str) -> dict[str, Step]:
+        """Return the steps, in order."""
+        self._url = url
+        return {"make": self._make, "first event": self._first}
+
+    def _make(self) -> None:
+        self._client = self._peer.make(self._url)
+
+    async def _first(self) -> None:
+        self._peer.track(self._client, _load.EVENT, "user-000000", _load.order(0))
+        flushed = self._peer.flush(self._client)
+        if inspect.isawaitable(flushed):
+            await flushed
+
+    async def close(self) -> None:
+        """Leave it to the process's end."""
+
+
+class _Control:
+    """The bare limit: a socket, and one event on it."""
+
+    packages = ("orjson",)
+
+    def __init__(self) -> None:
+        self._bare = import_module("_bare")
+
+    def steps(self, url: str) -> dict[str, Step]:
+        """Return the steps, in order."""
+        self._url = url
+        return {"make": self._make, "first event": self._first}
+
+    def _make(self) -> None:
+        self._wire = self._bare.Wire(self._url)
+
+    def _first(self) -> None:
+        self._bare.send(self._wire, _load.calls(1))
+
+    async def close(self) -> None:
+        """Leave it to the process's end."""
+
+
+def _open(client: str) -> _Ours | _Peers | _Control:
+    kinds: dict[str, type[_Ours | _Control]] = {"ours": _Ours, "control": _Control}
+    return kinds[client]() if client in kinds else _Peers(client)
+
+
+async def _run(step: Step) -> tuple[float, float]:
+    """Return how long a step took, and how late the loop was at worst."""
+    lags: list[float] = []
+    ticker = asyncio.create_task(_pace.tick(lags))
+    await asyncio.sleep(_REST)
+    before = len(lags)
+    start = time.perf_counter()
+    done = step()
+    if inspect.isawaitable(done):
+        await done
+    took = time.perf_counter() - start
+    await asyncio.sleep(_REST)
+    ticker.cancel()
+    return took, max(lags[before:])
+
+
+async def _steps(found: _Ours | _Peers | _Control, url: str) -> _subject.Answer:
+    answer: _subject.Answer = {}
+    blocks: dict[str, float] = {}
+    for name, step in found.steps(url).items():
+        answer[name], blocks[name] = await _run(step)
+    await found.close()
+    worst = max(blocks, key=lambda name: blocks[name])
+    return answer | {"block": blocks[worst], "worst": worst, "blocks": blocks}
+
+
+def start(url: str, client: str) -> _subject.Answer:
+    """Time the imports, and each step to the first event."""
+    begun = time.perf_counter()
+    for name in _SHARED.get(client, ()):
+        import_module(name)
+    shared = time.perf_counter() - begun
+    begun = time.perf_counter()
+    found = _open(client)
+    own = time.perf_counter() - begun
+    _packages.extend(found.packages)
+    return {"shared": shared, "own": own, "sent": 1} | asyncio.run(_steps(found, url))
+
+
+_packages: list[str] = []
+
+if __name__ == "__main__":
+    _subject.answer(_packages, {"start": start})
