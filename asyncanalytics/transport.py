@@ -88,7 +88,7 @@ class Transport:
         self._sending = sending
         self._connections = connections
         self._own = sending.http_client is None
-        # Ours is imported at the start, in a thread: that takes a tenth of a second.
+        # Ours is imported at the start, in a thread, since that takes long.
         self._library: Any = None if self._own else _library_of(sending.http_client)
         self._pool = _Pool(sending.http_client)
         self._tls: ssl.SSLContext | None = None
