@@ -25,11 +25,13 @@ from asyncanalytics.errors import (
     AnalyticsError,
     Closed,
     ConfigurationError,
+    DeliveryTimeout,
     FlushTimeout,
     Forked,
     InvalidCall,
     LifecycleError,
     MissingExtra,
+    NotDelivered,
     NotStarted,
     QueueFull,
     TooLarge,
@@ -39,7 +41,7 @@ from asyncanalytics.errors import (
 )
 from asyncanalytics.middleware import Middleware
 from asyncanalytics.receipts import FanOut, Outcome, Receipt
-from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
+from asyncanalytics.settings import Batching, Queueing, Retrying, Sealing, Sending, Spooling
 from asyncanalytics.stats import DestinationStats, Stats
 from asyncanalytics.sync import Client
 
@@ -58,6 +60,7 @@ __all__ = [
     "ConfigurationError",
     "ConsoleDestination",
     "Context",
+    "DeliveryTimeout",
     "Destination",
     "DestinationStats",
     "FanOut",
@@ -71,6 +74,7 @@ __all__ = [
     "LifespanState",
     "Middleware",
     "MissingExtra",
+    "NotDelivered",
     "NotStarted",
     "Outcome",
     "Page",
@@ -79,7 +83,9 @@ __all__ = [
     "Receipt",
     "Retrying",
     "Screen",
+    "Sealing",
     "Sending",
+    "Spooling",
     "State",
     "Stats",
     "TooLarge",

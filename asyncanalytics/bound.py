@@ -86,6 +86,9 @@ class BoundClient(Verbs):
         finally:
             current.reset(token)
 
+    def _hurry(self) -> None:
+        self._client._hurry()  # noqa: SLF001 - the same
+
     def __repr__(self) -> str:
         """Name the client; what is bound may be personal and never shows."""
         return f"<BoundClient of {self._client!r}>"

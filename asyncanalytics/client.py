@@ -39,7 +39,7 @@ from asyncanalytics.errors import (
 from asyncanalytics.flusher import Flusher
 from asyncanalytics.receipts import FanOut, Outcome, Receipt
 from asyncanalytics.routing import Route, Router
-from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
+from asyncanalytics.settings import Batching, Queueing, Retrying, Sending, Spooling
 from asyncanalytics.stats import Stats
 from asyncanalytics.transport import Transport, check_http2
 from asyncanalytics.verbs import Verbs
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from asyncanalytics.binding import UserId
     from asyncanalytics.endpoints import Endpoint
+    from asyncanalytics.journal import Journal
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.receipts import SettleHook
     from asyncanalytics.wire import CallWire
@@ -104,6 +105,7 @@ class AsyncClient(Verbs):
         queueing: Queueing | None = None,
         retrying: Retrying | None = None,
         sending: Sending | None = None,
+        spool: str | os.PathLike[str] | Spooling | None = None,
         on_settle: SettleHook | None = None,
         shutdown_timeout: float = 10.0,
         disabled: bool | None = None,
@@ -121,6 +123,11 @@ class AsyncClient(Verbs):
             queueing: how much may be pending for each destination, and what happens beyond.
             retrying: how often and how long a request is tried again.
             sending: how requests travel.
+            spool: a folder on a local disk, or a `Spooling`: calls are kept there until they are
+                delivered. When an awaited verb returns, its call survives the process and, where
+                the disk honours a flush, a loss of power; a `_nowait` call does some milliseconds
+                later. What a dead process left there is delivered with the same ids. Left out:
+                calls are in memory only.
             on_settle: called with an outcome and the receipts of the calls that ended so, for
                 each group of calls that ended together. May be async. It must be quick; what
                 it raises is counted and logged, and delivery goes on.
@@ -143,6 +150,7 @@ class AsyncClient(Verbs):
         _require(isinstance(middleware, Iterable), "middleware must be a list of functions")
         destinations, middleware = list(destinations), list(middleware)
         _check_kinds(destinations, middleware, batching, queueing, retrying, sending, on_settle)
+        self._journal = None if self._disabled else _journal(spool)
         _require(_is_time(shutdown_timeout), "shutdown_timeout must be 0 or more seconds")
         self._sending = sending or Sending()
         if self._sending.http2:
@@ -155,6 +163,7 @@ class AsyncClient(Verbs):
                 retrying=retrying or Retrying(),
                 max_in_flight=self._sending.max_in_flight,
                 on_settle=on_settle,
+                journal=self._journal,
             )
             for destination in destinations
         )
@@ -162,7 +171,8 @@ class AsyncClient(Verbs):
         if not self._flushers or len(self._by_name) != len(self._flushers):
             raise ConfigurationError("give at least one destination, each with its own name")
         self._router = Router(self._flushers, tuple(middleware))
-        self._straight = None if self._disabled else self._router.straight
+        straight = not self._disabled and self._journal is None
+        self._straight = self._router.straight if straight else None
         self._transport = Transport(
             self._sending, connections=self._sending.max_in_flight * len(self._flushers)
         )
@@ -244,9 +254,10 @@ class AsyncClient(Verbs):
     async def aclose(self, timeout: float | None = None) -> Stats:
         """Refuse new calls, send what is pending, and stop at the deadline.
 
-        What is still pending then is dropped as `closed`, counted and logged. Callers that wait
-        for room get `Closed`. Calling it again, or together, gives the same result. If it is
-        cancelled, the closing goes on to its deadline in a task of the client's.
+        What is still pending then is dropped as `closed`, counted and logged; with a spool it
+        stays pending there, for the next start. Callers that wait for room get `Closed`. Calling it
+        again, or together, gives the same result. If it is cancelled, the closing goes on to its
+        deadline in a task of the client's.
 
         Args:
             timeout: seconds; the client's `shutdown_timeout` unless given. 0 stops at once.
@@ -323,6 +334,7 @@ class AsyncClient(Verbs):
             refused=self._refused,
             unrouted=self._unrouted,
             destinations={flusher.name: flusher.stats() for flusher in self._flushers},
+            spool=self._journal.stats() if self._journal is not None else None,
         )
 
     async def _closed(self) -> None:
@@ -358,15 +370,21 @@ class AsyncClient(Verbs):
         await self._let_go()
         self._state, self._loop = State.CLOSED, None
         after = self.stats()
+        when = "with its loop" if cancellation else f"at the deadline of {seconds:g} s"
         if lost := _closed_drops(after) - _closed_drops(before):
-            when = "with its loop" if cancellation else f"at the deadline of {seconds:g} s"
             logger.error("closed %s with %d events not delivered", when, lost)
+        if after.pending:
+            logger.warning("closed %s with %d events left in the spool", when, after.pending)
         if cancellation is not None:
             raise cancellation
 
     async def _take_hold(self) -> None:
+        for flusher in self._flushers:
+            flusher.prepare()
         if not self._disabled:
             await self._transport.open()
+        if self._journal is not None:
+            await self._journal.open()
         for flusher in self._flushers:
             destination = flusher.destination
             destination.claim(self)
@@ -386,6 +404,8 @@ class AsyncClient(Verbs):
                 logger.error(text, destination.name, describe(error))  # noqa: TRY400 - a trace may show payloads
             destination.release()
         await self._transport.aclose()
+        if self._journal is not None:
+            await self._journal.aclose()
 
     def _started(self) -> LifecycleError:
         if self._is_forked():
@@ -426,6 +446,8 @@ class AsyncClient(Verbs):
             pending = self.stats().pending
             text = f"unclosed AsyncClient with {pending} events pending: await client.aclose()"
             warn(text, ResourceWarning, source=self)
+            if self._journal is not None:
+                self._journal.abandon()
 
     def __repr__(self) -> str:
         """Name the destinations and the state; keys never show."""
@@ -467,7 +489,10 @@ class AsyncClient(Verbs):
                 break
         if self._open_on is _NOWHERE:
             raise Closed  # while this call waited
-        return self._accept(route)
+        receipt = self._accept(route)
+        if self._journal is not None:
+            await self._journal.landed()
+        return receipt
 
     def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         self._breathless = 0  # nothing here can let the loop run
@@ -480,6 +505,10 @@ class AsyncClient(Verbs):
                 self._refused += 1
                 raise stop.flusher.queue_full()
         return self._accept(route)
+
+    def _hurry(self) -> None:
+        for flusher in self._flushers:
+            flusher.buffer.hurry()
 
     def _route(self, wire: CallWire, fields: dict[str, Any]) -> Route:
         try:
@@ -526,6 +555,18 @@ class AsyncClient(Verbs):
 def _require(condition: bool, rule: str) -> None:  # noqa: FBT001 - reads as an assertion
     if not condition:
         raise ConfigurationError(f"AsyncClient: {rule}")
+
+
+def _journal(spool: object) -> Journal | None:
+    if spool is None:
+        return None
+    from asyncanalytics.journal import Journal
+
+    if isinstance(spool, str | os.PathLike):
+        spool = Spooling(spool)
+    if not isinstance(spool, Spooling):
+        raise ConfigurationError("AsyncClient: spool must be a folder's path, or a Spooling(...)")
+    return Journal(spool)
 
 
 def _check_kinds(

@@ -14,6 +14,8 @@ AnalyticsError
 │   └── Unsupported
 ├── QueueFull                          no room, and the policy does not wait (any longer)
 ├── FlushTimeout (TimeoutError)        flush() ran out of time; nothing was lost by that
+├── NotDelivered                       deliver() ended without a delivery
+├── DeliveryTimeout (TimeoutError)     deliver() ran out of time; the call may still arrive
 └── NoAnswer                           one attempt ended without an answer (seen by destinations)
 
 Messages name the field, the limit and the way out. They never contain payloads or keys. Every
@@ -24,7 +26,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncanalytics.receipts import Outcome
 
 
 class AnalyticsError(Exception):
@@ -152,13 +157,20 @@ class Unsupported(InvalidCall):
 class QueueFull(AnalyticsError):
     """A destination's queue has no room. The call was not accepted anywhere."""
 
-    def __init__(self, destination: str, *, max_events: int, max_bytes: int) -> None:
-        """Name the destination and its limits."""
+    def __init__(
+        self, destination: str, *, max_events: int, max_bytes: int, spool_bytes: int | None = None
+    ) -> None:
+        """Name the destination and its limits; `spool_bytes` where it is the spool that is full."""
+        longer = "let calls wait longer (awaited, with when_full='wait' and no max_wait), or"
         super().__init__(
             f"the queue of destination {destination!r} is full "
-            f"({max_events:,} events or {max_bytes:,} bytes): let calls wait longer (awaited, with "
-            "when_full='wait' and no max_wait), or raise the limits in Queueing"
+            f"({max_events:,} events or {max_bytes:,} bytes): {longer} raise the limits in Queueing"
+            if spool_bytes is None
+            else f"the spool of destination {destination!r} is full ({spool_bytes:,} bytes): "
+            f"{longer} raise the max_bytes of Spooling, or purge dead letters "
+            "(asyncanalytics spool purge)"
         )
+        self.spool_bytes = spool_bytes
         self.destination = destination
         self.max_events = max_events
         self.max_bytes = max_bytes
@@ -174,6 +186,39 @@ class FlushTimeout(AnalyticsError, TimeoutError):
             "they stay queued and delivery goes on"
         )
         self.pending = pending
+        self.timeout = timeout
+
+
+class NotDelivered(AnalyticsError):
+    """The call of a `deliver()` has ended, and an endpoint does not have it.
+
+    `outcome` says how: rejected by the endpoint, or given up by the client, and why.
+    """
+
+    def __init__(self, call: str, outcome: Outcome) -> None:
+        """Say what became of the call."""
+        status = f" with status {outcome.status}" if outcome.status else ""
+        tail = {
+            "rejected": f"{outcome.destination!r} refused it{status}: see the error's outcome",
+            "kept": "the client closed first; the call is in the spool, for the next start",
+        }
+        given_up = f"the client gave it up ({outcome.reason}) after {outcome.attempts} attempts"
+        super().__init__(f"{call}: not delivered: {tail.get(outcome.kind, given_up + status)}")
+        self.call: str = call
+        self.outcome: Outcome = outcome
+
+
+class DeliveryTimeout(AnalyticsError, TimeoutError):
+    """The time given to `deliver()` ran out, and the call may still be on its way."""
+
+    def __init__(self, call: str, message_id: str, timeout: float) -> None:
+        """Name the call's id, which a second attempt should have too."""
+        super().__init__(
+            f"{call}: not delivered within {timeout:g} s, and it may still be on its way: to ask "
+            f"again, give it the same message_id, {message_id}"
+        )
+        self.call = call
+        self.message_id = message_id
         self.timeout = timeout
 
 

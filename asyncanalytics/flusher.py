@@ -29,7 +29,9 @@ from asyncanalytics.stats import DestinationStats, Ledger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Sequence
 
+    from asyncanalytics.buffers import Buffer
     from asyncanalytics.destinations import BaseDestination
+    from asyncanalytics.journal import Journal
     from asyncanalytics.settings import Batching, Queueing, Retrying
     from asyncanalytics.stats import DropReason
 
@@ -56,8 +58,9 @@ class Flusher:
         retrying: Retrying,
         max_in_flight: int,
         on_settle: SettleHook | None,
+        journal: Journal | None = None,
     ) -> None:
-        """Make the buffer; nothing runs before `start`."""
+        """Make the buffer; nothing runs before `start`. With a journal it stands on a disk."""
         self.destination = destination
         self.name: str = destination.name
         self.batching: Batching = destination.batching or batching
@@ -67,13 +70,12 @@ class Flusher:
         self._makes_room = self.queueing.when_full in ("drop_newest", "drop_oldest")
         self._max_in_flight = max_in_flight
         self._on_settle = on_settle
+        self._journal = journal
         self._renew()
 
     def _renew(self) -> None:
         """Make what belongs to one start; the ledger outlives it."""
-        self.buffer: MemoryBuffer = MemoryBuffer(
-            self.queueing, self.destination.limits(self.batching)
-        )
+        self.buffer: Buffer = self._new_buffer()
         self.hooks: set[asyncio.Task[None]] = set()
         """Async hooks that are running."""
         self._pace = Pace(self._max_in_flight)
@@ -84,7 +86,18 @@ class Flusher:
         self._trouble: dict[str, float] = {}  # kind → when it last came up, or was said
         self._outage_since: float | None = None
         self._running: asyncio.Task[None] | None = None
+        self._last_success = float("-inf")
         self._is_stopping = False
+
+    def _new_buffer(self) -> Buffer:
+        limits = self.destination.limits(self.batching)
+        if self._journal is None:
+            return MemoryBuffer(self.queueing, limits)
+        from asyncanalytics.buffers.spool import SpoolBuffer
+
+        return SpoolBuffer(
+            self.name, self.queueing, limits, self._journal, found=self._found, lost=self._lost
+        )
 
     @property
     def is_busy(self) -> bool:
@@ -124,7 +137,17 @@ class Flusher:
     def queue_full(self) -> QueueFull:
         """Return the error that names this queue and its limits."""
         queueing = self.queueing
-        return QueueFull(self.name, max_events=queueing.max_events, max_bytes=queueing.max_bytes)
+        return QueueFull(
+            self.name,
+            max_events=queueing.max_events,
+            max_bytes=queueing.max_bytes,
+            spool_bytes=self._spool_bytes(),
+        )
+
+    def _spool_bytes(self) -> int | None:
+        """Return the quota, if that is what bounds the queue at the moment."""
+        journal = self._journal
+        return None if journal is None or journal.is_failing else journal.spooling.max_bytes
 
     def offer(self, receipt: Receipt) -> bool:
         """Take a call in if that asks nothing: it can be sent, and there is room for it."""
@@ -148,12 +171,13 @@ class Flusher:
     def accept(self, receipt: Receipt) -> None:
         """Take a call in. One that finds no room meets the policy, and is counted."""
         while not self.buffer.fits(len(receipt.body)):
+            full: DropReason = "queue_full" if self._spool_bytes() is None else "spool_full"
             oldest = self.queueing.when_full == "drop_oldest"
             victim = self.buffer.evict() if oldest else None
             if victim is None:
-                self.refuse(receipt, "queue_full")
+                self.refuse(receipt, full)
                 return
-            self._drop([victim], "queue_full")
+            self._drop([victim], full)
         self.ledger.accepted += 1
         self.buffer.put(receipt)
 
@@ -164,10 +188,14 @@ class Flusher:
 
     # -------------------------------------------------------------------------------------- life
 
+    def prepare(self) -> None:
+        """Get ready to start, again after a stop. What was left to the spool is its own now."""
+        if self._is_stopping:
+            self.ledger.accepted -= self.buffer.pending
+            self._renew()
+
     def start(self) -> None:
         """Begin to send, on the running loop."""
-        if self._is_stopping:
-            self._renew()
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
         self._revive()
@@ -179,17 +207,45 @@ class Flusher:
             await asyncio.wait(set(self.hooks))
 
     async def stop(self) -> None:
-        """Stop now: what is still pending is dropped as `closed`."""
+        """Stop now: what is still pending stays in the spool, or is dropped as `closed`."""
         self._is_stopping = True
         await _cancel([*self._sends, *filter(None, [self._running])])
+        await self.buffer.prepare_to_stop()
         for batch in [*self._sends.values(), *self._orphans]:
             left = [receipt for receipt in batch.receipts if receipt.outcome is None]
-            self._settle(batch, left, self._dropped("closed", attempts=batch.attempts))
+            await self._leave(replace(batch, receipts=left))
         while (last := self.buffer.take()) is not None:
-            self._settle(last, last.receipts, self._dropped("closed"))
+            await self._leave(last)
+        for receipt in self.buffer.absent():
+            receipt.settle(self._kept())
         if self.hooks:
             await asyncio.wait(self.hooks, timeout=_GRACE)
             await _cancel(self.hooks)
+
+    async def _leave(self, batch: Batch) -> None:
+        """End a batch with the client's own end."""
+        lost = await self.buffer.leave(batch.first, batch.receipts) if batch.receipts else ()
+        self._settle(batch, lost, self._dropped("closed", attempts=batch.attempts))
+        for receipt in batch.receipts:
+            if receipt.outcome is None:
+                receipt.settle(self._kept(attempts=batch.attempts))
+
+    def _kept(self, attempts: int = 0) -> Outcome:
+        return Outcome(kind="kept", destination=self.name, reason="closed", attempts=attempts)
+
+    def _found(self, count: int) -> None:
+        """Take in calls that another process, or an earlier life, has left on disk."""
+        self.ledger.accepted += count
+        self.ledger.recovered += count
+
+    def _lost(self, count: int, receipts: Sequence[Receipt]) -> None:
+        """Book calls that were on disk and are damaged; the callers of some may be known."""
+        text = "dropped %d events: their rows in the spool were damaged"
+        self._say("spool_corrupt", logging.ERROR, text, count)
+        outcome = self._dropped("spool_corrupt")
+        self.ledger.settle(outcome, count - len(receipts))
+        if receipts:
+            self._book(receipts, outcome)
 
     def stats(self) -> DestinationStats:
         """Return the figures as they are now."""
@@ -207,6 +263,7 @@ class Flusher:
             requests=ledger.requests,
             retries=ledger.retries,
             hook_errors=ledger.hook_errors,
+            recovered=ledger.recovered,
         )
 
     # --------------------------------------------------------------------------------- its tasks
@@ -275,11 +332,10 @@ class Flusher:
         failures = 0
         if batch.since is None:
             batch.since = self._clock()
-        while isinstance(verdict := await self._attempt(batch), Retry):
+        while isinstance(verdict := self._patiently(await self._attempt(batch)), Retry):
             failures += verdict.after is None and not _is_hiccup(verdict, batch)
             delay = self._delay(verdict, batch, failures)
-            over = self._clock() + delay - batch.since > self.retrying.max_elapsed
-            if over or failures > self.retrying.max_attempts:
+            if self._is_over(batch, failures, delay):
                 break
             if verdict.after is not None:
                 self._pace.pause_until(self._clock() + delay)
@@ -289,6 +345,25 @@ class Flusher:
             await self._deliver_halves(batch, verdict)
         else:
             self._conclude(batch, verdict)
+
+    def _patiently(self, verdict: Verdict) -> Verdict:
+        """With a spool, wait for a refused key to be put right instead of refusing the events."""
+        if not (isinstance(verdict, Halt) and self.buffer.keeps):
+            return verdict
+        text = (
+            "the write key is refused (status %d): check the key and the endpoint's region; "
+            "events are kept in the spool, and the key is tried again every %g s"
+        )
+        self._say("halt", logging.ERROR, text, verdict.status, self.retrying.cap)
+        return Retry("the write key is refused", status=verdict.status, after=self.retrying.cap)
+
+    def _is_over(self, batch: Batch, failures: int, delay: float) -> bool:
+        """Whether a batch has been tried often and long enough."""
+        assert batch.since is not None  # noqa: S101 - set at its first attempt
+        has_tried = failures > self.retrying.max_attempts
+        if self.buffer.keeps:  # nothing is given up in an outage
+            return has_tried and self._last_success > batch.since
+        return has_tried or self._clock() + delay - batch.since > self.retrying.max_elapsed
 
     async def _deliver_halves(self, batch: Batch, verdict: Split) -> None:
         if verdict.status == 413:
@@ -355,6 +430,7 @@ class Flusher:
                 said = Rejected(verdict.status or 0, verdict.failed[receipt.message_id])
                 self._settle(batch, [receipt], self._rejected(said, batch.attempts))
         self._calm()
+        self._last_success = self._clock()
         outcome = Outcome(
             kind="delivered",
             destination=self.name,
@@ -405,7 +481,7 @@ class Flusher:
     def _settle(self, batch: Batch, receipts: Sequence[Receipt], outcome: Outcome) -> None:
         """End calls that were given out in a batch."""
         if receipts:
-            self.buffer.settle(batch.first, receipts)
+            self.buffer.settle(batch.first, receipts, outcome)
             self._book(receipts, outcome)
 
     def _book(self, receipts: Sequence[Receipt], outcome: Outcome) -> None:

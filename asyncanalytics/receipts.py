@@ -16,7 +16,8 @@ from typing import Literal
 class Outcome:
     """How a call ended at one destination."""
 
-    kind: Literal["delivered", "rejected", "dropped"]
+    kind: Literal["delivered", "rejected", "dropped", "kept"]
+    """`kept`: the client closed first; the call is in the spool, for the next start."""
     destination: str
     """The destination's name."""
     reason: str = ""
@@ -37,13 +38,14 @@ class Outcome:
 class Receipt:
     """One accepted call. `message_id` is the id it has on the wire."""
 
-    __slots__ = ("_waiter", "body", "call", "message_id", "outcome")
+    __slots__ = ("__weakref__", "_waiter", "body", "call", "message_id", "number", "outcome")
 
     def __init__(self, call: str, message_id: str, body: bytes) -> None:
         """Made by the client; `body` is the encoded call without its opening brace."""
         self.call: str = call
         self.message_id: str = message_id
         self.body: bytes = body
+        self.number: int = 0  # of its row in the spool, if it has one
         self.outcome: Outcome | None = None
         """None while the call is pending."""
         self._waiter: asyncio.Event | None = None

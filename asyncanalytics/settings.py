@@ -6,12 +6,15 @@ checks itself when it is made, so a wrong setting fails where it was written.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from asyncanalytics.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
 
 WhenFull = Literal["wait", "raise", "drop_newest", "drop_oldest"]
@@ -20,7 +23,8 @@ WhenFull = Literal["wait", "raise", "drop_newest", "drop_oldest"]
 - `wait`: the caller waits for room; costs the caller's time, loses nothing. `_nowait` raises.
 - `raise`: the caller gets `QueueFull`; costs a handler in the caller.
 - `drop_newest`: the new call is dropped and counted; costs what is most recent.
-- `drop_oldest`: the longest waiting call is dropped and counted; costs what is oldest.
+- `drop_oldest`: the longest waiting call is dropped and counted; costs what is oldest. With a spool
+  it is the oldest of those in memory, and if all of these are in flight, the new one.
 """
 
 
@@ -60,7 +64,10 @@ class Batching:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Queueing:
-    """How much may be pending for one destination, waiting and in flight together."""
+    """How much may be pending for one destination, waiting and in flight together.
+
+    With a spool these bound what of it is held in memory: `Spooling.max_bytes` bounds the rest.
+    """
 
     max_events: int = 100_000
     """Events pending at most."""
@@ -95,13 +102,15 @@ class Retrying:
     """How often and for how long a request is tried again. Delays have full jitter."""
 
     max_attempts: int = 10
-    """Retries of one batch. An attempt answered with Retry-After does not count."""
+    """Retries of one batch. An attempt answered with Retry-After does not count. With a spool it
+    holds while other batches get through: in an outage nothing is given up."""
     base: float = 0.5
     """Seconds: the first delay is at most this, and the bound doubles with each failure."""
     cap: float = 60.0
     """Seconds: no backoff delay is longer."""
     max_elapsed: float = 12 * 3600.0
-    """Seconds after its first attempt at which a batch is dropped as `expired`."""
+    """Seconds after its first attempt at which a batch is dropped as `expired`; not with a
+    spool, whose quota is the bound."""
     max_retry_after: float = 300.0
     """Seconds: a longer Retry-After is cut to this."""
 
@@ -136,3 +145,43 @@ class Sending:
         _require(self.max_in_flight >= 1, self, "max_in_flight must be at least 1")
         _require(self.connect_timeout > 0, self, "connect_timeout must be more than 0 seconds")
         _require(self.timeout > 0, self, "timeout must be more than 0 seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Sealing:
+    """Your own functions around what is stored on disk, for encryption. Ids stay clear.
+
+    They run in the caller and in the disk's thread, and may be called by both at the same time.
+    """
+
+    seal: Callable[[bytes], bytes]
+    open: Callable[[bytes], bytes]
+    """Raises when it is given something else than `seal` returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spooling:
+    """A folder on a local disk in which calls wait until they are delivered."""
+
+    folder: str | os.PathLike[str]
+    """Made if it is not there, for its owner's eyes only. Processes may share it: each has a file
+    of its own in it, and what a dead one left is taken over by one of the others."""
+    max_bytes: int = 512 * 1024 * 1024
+    """Quota of this client: calls that wait, dead letters, and what the file needs around them.
+    Beyond it, `Queueing.when_full` says what a call meets."""
+    sealing: Sealing | None = None
+    """Encrypts what is stored."""
+
+    def __post_init__(self) -> None:
+        try:
+            is_path = bool(os.fspath(self.folder))
+        except TypeError:
+            is_path = False
+        _require(is_path, self, "folder must be the path of a folder")
+        _require_numbers(self, "max_bytes")
+        _require(self.max_bytes >= 1 << 20, self, "max_bytes must be at least 1,048,576")
+        _require(
+            self.sealing is None or isinstance(self.sealing, Sealing),
+            self,
+            "sealing must be a Sealing(seal=..., open=...)",
+        )

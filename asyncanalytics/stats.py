@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncanalytics.receipts import Outcome
+    from asyncanalytics.spool import SpoolStats
 
 DropReason = Literal[
     "queue_full",
@@ -40,6 +41,7 @@ class Ledger:
     """What has happened to the calls of one destination so far."""
 
     accepted: int = 0
+    recovered: int = 0
     delivered: int = 0
     rejected_by: Counter[int] = field(default_factory=Counter)
     dropped_by: Counter[str] = field(default_factory=Counter)
@@ -63,7 +65,7 @@ class DestinationStats:
 
     name: str
     accepted: int
-    """Calls taken in for this destination."""
+    """Calls taken in for this destination, with those that were found in the spool."""
     delivered: int
     """Calls that the endpoint has acknowledged."""
     rejected: int
@@ -83,6 +85,9 @@ class DestinationStats:
     """Attempts that followed a failed one of the same batch."""
     hook_errors: int
     """Times that `on_settle` raised."""
+    recovered: int = 0
+    """How many of the accepted were found in the spool: left by an earlier process, or dead letters
+    that were retried."""
 
     @property
     def is_balanced(self) -> bool:
@@ -104,6 +109,8 @@ class Stats:
     unrouted: int
     """Calls whose `integrations` named none of the destinations."""
     destinations: Mapping[str, DestinationStats]
+    spool: SpoolStats | None = None
+    """The spool's own figures, where the client has one and was started."""
 
     @property
     def accepted(self) -> int:
@@ -143,7 +150,8 @@ class Stats:
         }
         each = {name: _plain(stats) for name, stats in self.destinations.items()}
         counts = {"state": self.state, "refused": self.refused, "unrouted": self.unrouted}
-        return counts | sums | {"destinations": each}
+        spool = {} if self.spool is None else {"spool": asdict(self.spool)}
+        return counts | sums | {"destinations": each} | spool
 
 
 def _plain(stats: DestinationStats) -> dict[str, Any]:

@@ -38,11 +38,12 @@ from asyncanalytics.receipts import Receipt
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
+    from asyncanalytics.calls import Call
     from asyncanalytics.destinations import BaseDestination
     from asyncanalytics.endpoints import Endpoint
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.receipts import Outcome, SettleHook
-    from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
+    from asyncanalytics.settings import Batching, Queueing, Retrying, Sending, Spooling
     from asyncanalytics.stats import Stats
     from asyncanalytics.wire import CallWire
 
@@ -63,6 +64,7 @@ class ClientSettings(TypedDict, total=False):
     queueing: Queueing | None
     retrying: Retrying | None
     sending: Sending | None
+    spool: str | os.PathLike[str] | Spooling | None
     on_settle: SettleHook | None
     shutdown_timeout: float
     disabled: bool | None
@@ -89,7 +91,7 @@ class _Background:
     def _run(self) -> None:
         process.starting.add(self._thread)
         try:
-            anyio.run(self._serve)
+            anyio.run(self._serve, backend_options={"loop_factory": process.new_loop})
         except BaseException as error:  # noqa: BLE001 - raised where the start was asked for
             if not self._ready.done() and self._ready.set_running_or_notify_cancel():
                 self._ready.set_exception(error)
@@ -318,6 +320,14 @@ class Client(PlainVerbs):
                 return await receipt.settled()
 
         return background.run(wait)
+
+    def deliver(self, call: Call, *, timeout: float | None = None) -> Outcome:
+        """Send a call at once, and return when every destination that it is for has it.
+
+        See `AsyncClient.deliver` for what it promises and raises.
+        """
+        background = self._background or self._start(anew=False)
+        return background.run(lambda: self._client.deliver(call, timeout=timeout))
 
     def __enter__(self) -> Self:
         """Start the client."""

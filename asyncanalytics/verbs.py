@@ -19,9 +19,12 @@ What all verbs promise:
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from asyncanalytics import encoding
+from asyncanalytics.errors import DeliveryTimeout, NotDelivered
 from asyncanalytics.wire import ALIAS, GROUP, IDENTIFY, PAGE, SCREEN, TRACK, WIRES
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from asyncanalytics.calls import Call
-    from asyncanalytics.receipts import Receipt
+    from asyncanalytics.receipts import Outcome, Receipt
     from asyncanalytics.wire import CallWire
 
     UserId = str | int | UUID
@@ -56,6 +59,10 @@ class Verbs(ABC):
     @abstractmethod
     def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         """Accept a call, or raise `QueueFull`."""
+
+    @abstractmethod
+    def _hurry(self) -> None:
+        """Let what has been accepted go out without lingering."""
 
     async def identify(
         self,
@@ -315,6 +322,36 @@ class Verbs(ABC):
     def send_nowait(self, call: Call) -> Receipt:
         """Do as `send`, without waiting: a full queue raises `QueueFull`."""
         return self._submit_nowait(WIRES[call.type], call.wire())
+
+    async def deliver(self, call: Call, *, timeout: float | None = None) -> Outcome:
+        """Send a call at once, and return when every destination that it is for has it.
+
+        For the call that must not be doubted: it does not wait for others to fill its request.
+        Cancelled while it waits, the call goes on, as one of `send` does.
+
+        Args:
+            call: a ready model, such as `Track(event=..., user_id=...)`.
+            timeout: seconds for all of it, room in the queue and retries included; None waits as
+                long as they go on.
+
+        Raises:
+            NotDelivered: if the endpoint refused the call, or the client gave it up; its `outcome`
+                says how.
+            DeliveryTimeout: if the time ran out. The call may still be on its way: its
+                `message_id`, given again, lets the endpoint drop the second one.
+        """
+        if call.message_id is None:
+            call = call.model_copy(update={"message_id": encoding.new_id()})
+        try:
+            async with asyncio.timeout(timeout):
+                receipt = await self.send(call)
+                self._hurry()
+                outcome = await receipt.settled()
+        except TimeoutError:
+            raise DeliveryTimeout(call.type, call.message_id or "", timeout or 0.0) from None
+        if not outcome.delivered:
+            raise NotDelivered(call.type, outcome)
+        return outcome
 
 
 def common(  # noqa: PLR0917 - once a call: by position is quickest

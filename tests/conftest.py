@@ -460,8 +460,12 @@ class Lab:
             for part in each.parts:
                 if part.outcome is None:
                     kinds["pending"] += 1
+                elif part.outcome.kind == "kept":
+                    kinds["pending"] += 1
                 elif part.outcome.reason != "unrouted":
                     kinds[part.outcome.kind] += 1
+        if any(each.recovered for each in stats.destinations.values()):
+            return  # calls of an earlier life, whose receipts ended with it
         assert kinds == +Counter(
             delivered=stats.delivered,
             rejected=stats.rejected,
@@ -469,7 +473,7 @@ class Lab:
             pending=stats.pending,
         )
         assert stats.accepted == kinds.total()
-        if stats.state == "closed":
+        if stats.state == "closed" and stats.spool is None:
             assert stats.pending == 0
             assert [each.pending_bytes for each in stats.destinations.values()] == [0] * len(
                 stats.destinations

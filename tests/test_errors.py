@@ -8,17 +8,19 @@ import pickle
 
 import pytest
 
-from asyncanalytics import errors
+from asyncanalytics import Outcome, errors
 from asyncanalytics.errors import (
     AnalyticsError,
     Closed,
     ConfigurationError,
+    DeliveryTimeout,
     FlushTimeout,
     Forked,
     InvalidCall,
     LifecycleError,
     MissingExtra,
     NoAnswer,
+    NotDelivered,
     NotStarted,
     QueueFull,
     TooLarge,
@@ -43,6 +45,8 @@ EXAMPLES: list[AnalyticsError] = [
     FlushTimeout(1_200, 2.5),
     NoAnswer("ConnectError", stale=True),
     Forked(),
+    NotDelivered("track", Outcome(kind="rejected", destination="custom", status=422, attempts=1)),
+    DeliveryTimeout("track", "id-1", 2.5),
 ]
 each_error = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 
@@ -74,6 +78,7 @@ def test_every_error_has_an_example_here() -> None:
         (LifecycleError, RuntimeError),
         (InvalidCall, ValueError),
         (FlushTimeout, TimeoutError),
+        (DeliveryTimeout, TimeoutError),
     ],
 )
 def test_errors_are_also_the_built_in_kind(kind: type[Exception], builtin: type[Exception]) -> None:
@@ -112,6 +117,8 @@ def test_branches(kind: type[Exception], parent: type[Exception]) -> None:
         ),
         (EXAMPLES[12], {"pending": 1_200, "timeout": 2.5}),
         (EXAMPLES[13], {"reason": "ConnectError", "stale": True}),
+        (EXAMPLES[15], {"call": "track"}),
+        (EXAMPLES[16], {"call": "track", "message_id": "id-1", "timeout": 2.5}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
@@ -134,6 +141,8 @@ def test_attributes(error: AnalyticsError, attributes: dict[str, object]) -> Non
         (EXAMPLES[11], "raise the limits in Queueing"),
         (EXAMPLES[12], "delivery goes on"),
         (EXAMPLES[14], "after the fork"),
+        (EXAMPLES[15], "refused it with status 422"),
+        (EXAMPLES[16], "the same message_id, id-1"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

@@ -28,7 +28,8 @@ PICTURE: list[tuple[str, set[str]]] = [
     ("bytes", {"encoding"}),
     ("rules", {"batching", "endpoints", "retrying"}),
     ("the disk", {"spool"}),
-    ("families", {"buffers", "middleware", "pace", "transport"}),
+    ("families", {"journal", "middleware", "pace", "transport"}),
+    ("buffers", {"buffers"}),
     ("destinations", {"destinations"}),
     ("engine", {"flusher", "routing"}),
     ("verbs", {"verbs"}),
@@ -44,11 +45,11 @@ PICTURE: list[tuple[str, set[str]]] = [
     ("its start", {"__main__"}),
 ]
 FLOORS = {room: floor for floor, (_, rooms) in enumerate(PICTURE) for room in rooms}
-FAMILIES = FLOORS["buffers"]
+FAMILIES = FLOORS["middleware"]
 FACE = FLOORS["asyncanalytics"]
 OPTIONAL = {
-    *("arq", "celery", "django", "fastapi", "faststream", "litestar", "taskiq"),
-    *("h2", "httpx2", "isal", "rich", "starlette", "typer", "uvicorn"),
+    *("arq", "celery", "django", "fastapi", "faststream", "gunicorn", "litestar", "taskiq"),
+    *("h2", "httpx2", "isal", "rich", "starlette", "typer", "uvicorn", "uvicorn_worker"),
 }
 
 

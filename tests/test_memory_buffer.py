@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asyncanalytics import Closed, Queueing, Receipt
+from asyncanalytics import Closed, Outcome, Queueing, Receipt
 from asyncanalytics.batching import Batch, Limits
 from asyncanalytics.buffers import MemoryBuffer
 
+DELIVERED = Outcome(kind="delivered", destination="custom", status=200)
 LIMITS = Limits(max_events=3, max_bytes=2_000, max_event_bytes=1_500, envelope=50, per_event=2)
 
 
@@ -52,10 +53,10 @@ async def test_what_is_in_flight_counts_until_it_is_settled() -> None:
     batch = held.take()
     assert batch is not None
     assert (held.pending, held.pending_bytes, held.has_room(1)) == (3, 300, False)
-    held.settle(batch.first, batch.receipts[1:])
+    held.settle(batch.first, batch.receipts[1:], DELIVERED)
     assert (held.pending, held.pending_bytes, held.has_room(1)) == (1, 100, True)
     assert held.first_pending == batch.first
-    held.settle(batch.first, batch.receipts[:1])
+    held.settle(batch.first, batch.receipts[:1], DELIVERED)
     assert (held.pending, held.pending_bytes, held.first_pending) == (0, 0, 3)
 
 
@@ -86,7 +87,7 @@ async def test_room_is_given_in_the_order_of_asking() -> None:
         batch = held.take()
         assert batch is not None
         for each in batch.receipts:
-            held.settle(batch.first, [each])
+            held.settle(batch.first, [each], DELIVERED)
             assert not held.has_room(1)  # it is kept for who waits
             await settle_loop()
     assert order == [0, 1, 2, 3]
@@ -102,7 +103,7 @@ async def test_a_large_call_is_not_starved_by_small_ones() -> None:
     assert not held.has_room(1)
     batch = held.take()
     assert batch is not None
-    held.settle(batch.first, batch.receipts)
+    held.settle(batch.first, batch.receipts, DELIVERED)
     await large
     assert held.has_room(1)
 
@@ -133,7 +134,7 @@ async def test_cancelling_a_waiter_at_any_moment_keeps_the_books(turns: int) -> 
     assert batch is not None
     if turns == 0:
         first.cancel()
-    held.settle(batch.first, batch.receipts)
+    held.settle(batch.first, batch.receipts, DELIVERED)
     for _ in range(turns - 1):
         await asyncio.sleep(0)
     first.cancel()
@@ -203,10 +204,10 @@ async def test_flushed_waits_for_what_was_put_before() -> None:
     first, second = held.take(), held.take()
     assert first is not None
     assert second is not None
-    held.settle(second.first, second.receipts)
+    held.settle(second.first, second.receipts, DELIVERED)
     await settle_loop()
     assert not flush.done()
-    held.settle(first.first, first.receipts)
+    held.settle(first.first, first.receipts, DELIVERED)
     await flush
 
 
@@ -230,7 +231,7 @@ async def test_a_cancelled_flush_leaves_the_others() -> None:
     await settle_loop()
     batch = held.take()
     assert batch is not None
-    held.settle(batch.first, batch.receipts)
+    held.settle(batch.first, batch.receipts, DELIVERED)
     await other
     assert one.cancelled()
 
@@ -286,7 +287,7 @@ class Books(RuleBasedStateMachine):
         at = data.draw(st.integers(min_value=0, max_value=len(self.out) - 1))
         batch, left = self.out[at]
         number = data.draw(st.integers(min_value=1, max_value=len(left)))
-        self.buffer.settle(batch.first, left[:number])
+        self.buffer.settle(batch.first, left[:number], DELIVERED)
         del left[:number]
         if not left:
             del self.out[at]
@@ -334,7 +335,7 @@ async def test_a_turn_that_is_not_used_passes_on() -> None:
     await settle_loop()
     batch = held.take()
     assert batch is not None
-    held.settle(batch.first, batch.receipts)
+    held.settle(batch.first, batch.receipts, DELIVERED)
     await settle_loop()
     assert first.done()
     assert second.done()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncanalytics.spool import (
+    OVERHEAD,
     Entry,
     Spool,
     SpoolBroken,
@@ -134,6 +135,20 @@ def test_a_read_only_file_recovers(spool: Spool) -> None:
             future.result()
     assert spool.append(entries(4)).result()
     assert waiting(spool) == ["m2", "m4"]  # the removal was made good
+
+
+def test_a_removal_that_fails_takes_its_room_back(spool: Spool) -> None:
+    """What was counted as free counts again, until the removal is made good."""
+    numbers = spool.append(entries(1, 2)).result()
+    room = spool.room
+    database(spool).execute("PRAGMA query_only = ON")
+    removal = spool.remove(numbers, freed=2 * (100 + OVERHEAD))
+    with pytest.raises(SpoolReadOnly):
+        removal.result()
+    assert spool.room == room
+    spool.append(entries(3)).result()
+    assert waiting(spool) == ["m3"]
+    assert spool.room == spool.max_bytes - (100 + OVERHEAD)
 
 
 def test_damage_on_a_read_only_disk_is_passed_over(spool: Spool) -> None:

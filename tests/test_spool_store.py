@@ -18,7 +18,6 @@ from asyncanalytics.spool import (
     Sealing,
     Spool,
     SpoolFull,
-    SpoolInUse,
     Verdict,
     left_in,
     visit,
@@ -69,12 +68,14 @@ class Model(RuleBasedStateMachine):
 
     @rule(calls=st.lists(st.tuples(PLACES, NAMES, st.binary(max_size=40)), max_size=70))
     def append(self, calls: list[tuple[str, str, bytes]]) -> None:
-        """Those whose id waits already keep their number and their body."""
+        """Those whose id waits already keep their number, told below 0, and their body."""
         found = [Entry(place, "page", name, body, 2.5) for place, name, body in calls]
         numbers = self.spool.append(found).result()
         assert len(numbers) == len(calls)
         for (place, name, body), number in zip(calls, numbers, strict=True):
-            assert self.waiting.setdefault((place, name), (number, body))[0] == number
+            assert (number < 0) == ((place, name) in self.waiting)
+            kept, _ = self.waiting.setdefault((place, name), (number, body))
+            assert abs(number) == kept
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -255,6 +256,48 @@ def test_rows_under_way_count(tmp_path: Path) -> None:
         assert spool.stats().events == len(futures) - cancelled
 
 
+def test_what_is_removed_makes_room_at_once(tmp_path: Path) -> None:
+    """There is room as soon as a removal is asked for, before the commit that does it."""
+    with Spool(tmp_path / "spool", max_bytes=1 << 20) as spool:
+        numbers = spool.append(entries(4, size=(1 << 18) - OVERHEAD)).result()
+        assert spool.room == 0
+        with spool._writer._gate:  # the thread waits
+            removal = spool.remove(numbers[:1], freed=1 << 18)
+            assert spool.room == 1 << 18
+            append = spool.append(entries(1, "lake", size=(1 << 18) - OVERHEAD))
+            assert spool.room == 0
+            with pytest.raises(SpoolFull):
+                spool.append(entries(1, "lake", size=0))
+            assert not append.done()
+        removal.result()
+        append.result()
+        assert spool.room == 0
+        assert waiting(spool) == ["m1", "m2", "m3"]
+        gone = [spool.remove([number], freed=1 << 18) for number in numbers[1:]]
+        assert spool.room == 3 << 18
+        for each in gone:
+            each.result()
+            assert spool.room <= 3 << 18
+        assert spool.room == 3 << 18
+
+
+def test_a_removal_that_is_cancelled_makes_no_room(tmp_path: Path) -> None:
+    """Nor does one that names more than there was: after its commit the figures are exact."""
+    with Spool(tmp_path / "spool", max_bytes=1 << 20) as spool:
+        numbers = spool.append(entries(2)).result()
+        with spool._writer._gate:
+            spool.append(entries(1))  # what the thread is at while the next one is cancelled
+            removal = spool.remove(numbers[:1], freed=100 + OVERHEAD)
+            assert removal.cancel()
+        spool.read("crm").result()
+        assert spool.room == (1 << 20) - 2 * (100 + OVERHEAD)
+        removal = spool.remove(numbers[:1], freed=9 << 20)
+        assert spool.room <= 1 << 20
+        removal.result()
+        assert spool.room == (1 << 20) - (100 + OVERHEAD)
+        assert spool.stats().held_bytes == 100 + OVERHEAD
+
+
 def test_space_is_used_again(spool: Spool) -> None:
     """What passes through leaves neither the file nor its log larger and larger."""
     assert spool.path is not None
@@ -310,14 +353,11 @@ def test_a_file_is_visited_from_outside(tmp_path: Path) -> None:
             assert seen.by_destination["crm"].events == 2
             assert [row.message_id for row in seen.read("crm")] == ["m3", "m4"]
             assert [letter.message_id for letter in seen.dead(1)] == ["m1", "m2"]
-            with pytest.raises(SpoolInUse):
-                seen.purge()
-            with pytest.raises(SpoolInUse):
-                seen.retry([1])
             spool.append(entries(6)[5:]).result()
             assert [row.message_id for row in seen.read("crm", numbers[-1])] == ["m5"]
     with visit(path) as seen:
         assert not seen.is_owned
+        assert seen.oldest() == 4.0
         assert seen.retry([1]) == 1
         assert seen.purge() == 2
     with pytest.raises(FileNotFoundError), visit(path.with_name("no.spool")):

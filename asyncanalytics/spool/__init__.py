@@ -1,17 +1,18 @@
 """Calls on disk: what was appended survives a crash, and waits until it is removed.
 
 `Spool` is the way in for the process that owns a file. From outside, `left_in` lists the files of
-a folder, and `visit` opens one: to read it, or, where no process owns it, to change it too.
+a folder, and `visit` opens one: to read it, and to change its dead letters.
 """
 
+from asyncanalytics.settings import Sealing
 from asyncanalytics.spool.errors import (
     SpoolBroken,
+    SpoolBusy,
     SpoolClosed,
     SpoolDiskFull,
     SpoolError,
     SpoolForked,
     SpoolFull,
-    SpoolInUse,
     SpoolReadOnly,
     SpoolUnavailable,
 )
@@ -21,7 +22,6 @@ from asyncanalytics.spool.rows import (
     DeadLetter,
     Entry,
     Row,
-    Sealing,
     SpoolStats,
     Verdict,
     Waiting,
@@ -37,12 +37,12 @@ __all__ = [
     "Sealing",
     "Spool",
     "SpoolBroken",
+    "SpoolBusy",
     "SpoolClosed",
     "SpoolDiskFull",
     "SpoolError",
     "SpoolForked",
     "SpoolFull",
-    "SpoolInUse",
     "SpoolReadOnly",
     "SpoolStats",
     "SpoolUnavailable",

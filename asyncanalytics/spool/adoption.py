@@ -2,11 +2,14 @@
 
 Invariant: a file whose rows are on their way is locked, so exactly one process moves them. When
 nothing is left in it, it is removed; what is for other destinations stays for others.
+
+It may be asked for often: a file that has nothing for it is opened again only when it has changed.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncanalytics.errors import ConfigurationError
@@ -18,9 +21,11 @@ from asyncanalytics.spool.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from asyncanalytics.spool.files import SpoolFile
+    from asyncanalytics.spool.news import News
 
 
 class _Source(NamedTuple):
@@ -32,13 +37,15 @@ class _Source(NamedTuple):
 class Adoption:
     """Goes through the files of a folder that nobody owns. For one thread at a time."""
 
-    def __init__(self, folder: Path, destinations: Collection[str] | None) -> None:
+    def __init__(self, folder: Path, destinations: Collection[str] | None, news: News) -> None:
         """Take what is for these destinations only, or everything."""
         self.corrupt_files: int = 0
         self._folder = folder
         self._destinations = destinations
+        self._news = news
         self._source: _Source | None = None
         self._seen: set[Path] = set()
+        self._useless: dict[Path, list[tuple[int, int]]] = {}  # and in which state
 
     def piece(self, store: Store) -> int:
         """Move some rows into a store; return how many, and 0 once all files were gone through.
@@ -49,6 +56,7 @@ class Adoption:
             moved = self._piece(store)
             if moved:
                 return moved
+        self._useless = {each: self._useless[each] for each in self._seen & self._useless.keys()}
         self._seen.clear()
         return 0
 
@@ -57,18 +65,26 @@ class Adoption:
         source, self._source = self._source, None
         if source is None:
             return
-        is_empty = source.store.is_empty
+        is_empty, has_ours = source.store.is_empty, self._has_ours(source.store)
         source.store.close()
         if is_empty:
             source.file.delete()
-        else:
-            source.file.release()
+            return
+        if not has_ours:
+            self._useless[source.file.path] = files.state(source.file.path)
+        source.file.release()
+
+    def _has_ours(self, source: Store) -> bool:
+        return self._destinations is None or any(
+            name in self._destinations for name in source.by_destination()
+        )
 
     def _piece(self, store: Store) -> int:
         if self._source is None:
             return 0
         try:
-            moved = self._source.move.piece(store)
+            with self._told(self._source.file.path, store):
+                moved = self._source.move.piece(store)
         except SourceFailed as error:
             source, self._source = self._source, None
             source.store.close()
@@ -85,7 +101,9 @@ class Adoption:
                 continue
             self._seen.add(path)
             file = files.claim(path)
-            if file is not None:
+            if file is not None and self._useless.get(path) == files.state(path):
+                file.release()
+            elif file is not None:
                 self._begin(file, store)
                 return True
         return False
@@ -102,8 +120,15 @@ class Adoption:
         """Save what can be read of a malformed file; leave any other for better times."""
         try:
             if isinstance(error, sqlite3.Error) and is_corrupt(error):
-                salvage(store, file.path)
+                with self._told(file.path, store):
+                    salvage(store, file.path)
                 self.corrupt_files += 1
                 file.set_aside()
+            elif isinstance(error, ConfigurationError):
+                self._useless[file.path] = files.state(file.path)
         finally:
             file.release()
+
+    def _told(self, path: Path, store: Store) -> AbstractContextManager[None]:
+        """Have rows taken as found, but not those of a file that was the spool's own."""
+        return self._news.no_news(store) if path in self._news.own_ruins else nullcontext()

@@ -5,10 +5,10 @@ SpoolError
 ├── SpoolUnavailable     the disk does not do what it should; later it may again
 │   ├── SpoolDiskFull
 │   ├── SpoolReadOnly
+│   ├── SpoolBusy        another process was at work on the file for too long
 │   └── SpoolBroken      an I/O error, a file that is gone, or anything else
 ├── SpoolClosed          used after its close
-├── SpoolForked          used in a forked child
-└── SpoolInUse           another process owns the file
+└── SpoolForked          used in a forked child
 
 Messages name limits and SQLite's own codes. They never contain a payload.
 """
@@ -61,6 +61,14 @@ class SpoolReadOnly(SpoolUnavailable):
         super().__init__("file is read-only: make its disk writable again", code=code)
 
 
+class SpoolBusy(SpoolUnavailable):
+    """Another process kept the file from being written for longer than could be waited."""
+
+    def __init__(self, code: str = "") -> None:
+        """Say what helps."""
+        super().__init__("file is being changed by another process: try again", code=code)
+
+
 class SpoolBroken(SpoolUnavailable):
     """The file cannot be used at the moment."""
 
@@ -85,14 +93,6 @@ class SpoolForked(SpoolError):
         super().__init__("this spool belongs to the parent process: open another in the child")
 
 
-class SpoolInUse(SpoolError):
-    """A running process owns the file; from outside it can only be read."""
-
-    def __init__(self) -> None:
-        """Say what to do instead."""
-        super().__init__("a running process owns this spool file: stop that process first")
-
-
 def named(error: sqlite3.Error | OSError) -> SpoolUnavailable:
     """Return the named error for what SQLite or the system reported."""
     if isinstance(error, OSError):
@@ -104,6 +104,8 @@ def named(error: sqlite3.Error | OSError) -> SpoolUnavailable:
     primary = _primary(error)
     if primary == sqlite3.SQLITE_FULL:
         return SpoolDiskFull(code)
+    if primary == sqlite3.SQLITE_BUSY:
+        return SpoolBusy(code)
     return SpoolReadOnly(code) if primary == sqlite3.SQLITE_READONLY else SpoolBroken(code)
 
 

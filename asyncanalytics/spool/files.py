@@ -191,10 +191,22 @@ def claim(path: Path) -> SpoolFile | None:
 def left_in(folder: Path) -> list[Path]:
     """Return the spool files in a folder, the largest first; their owners may be running."""
     sizes = []
-    for path in folder.glob(f"*{SUFFIX}"):
+    with suppress(FileNotFoundError), os.scandir(folder) as found:
+        for each in found:
+            if each.name.endswith(SUFFIX):
+                with suppress(FileNotFoundError):
+                    sizes.append((each.stat().st_size, each.name))
+    return [folder / name for _, name in sorted(sizes, reverse=True)]
+
+
+def state(path: Path) -> list[tuple[int, int]]:
+    """Return what is another after each change of a file that is closed."""
+    found = []
+    for each in (path, Path(f"{path}-wal")):
         with suppress(FileNotFoundError):
-            sizes.append((path.stat().st_size, path))
-    return [path for _, path in sorted(sizes, reverse=True)]
+            seen = each.stat()
+            found.append((seen.st_size, seen.st_mtime_ns))
+    return found
 
 
 def sweep(folder: Path) -> None:

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from asyncanalytics.errors import ConfigurationError
 from asyncanalytics.spool import files
-from asyncanalytics.spool.errors import SpoolDiskFull, SpoolUnavailable, is_corrupt, named
+from asyncanalytics.spool.errors import (
+    SpoolBusy,
+    SpoolDiskFull,
+    SpoolUnavailable,
+    is_corrupt,
+    named,
+)
+from asyncanalytics.spool.news import News
 from asyncanalytics.spool.salvage import salvage
 from asyncanalytics.spool.store import Store
 
@@ -25,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
+    from asyncanalytics.settings import Sealing
     from asyncanalytics.spool.files import SpoolFile
-    from asyncanalytics.spool.rows import Sealing
 
 T = TypeVar("T")
 
@@ -51,6 +58,7 @@ class Keeper:
         self.store: Store | None = None
         self.corrupt_files: int = 0
         self.is_full: bool = False
+        self.news: News = News()
         self._next_seq = 1
         self._lost = 0  # by stores that are closed
         self._regain_at = 0.0
@@ -109,7 +117,7 @@ class Keeper:
             self.is_full = True
             self._regain_at = time.monotonic() + _REGAIN
             self._use_reserve()
-        else:
+        elif not isinstance(trouble, SpoolBusy):
             self._drop()
 
     def _use_reserve(self) -> None:
@@ -150,8 +158,8 @@ class Keeper:
     def _open(self) -> None:
         if self.file is not None:
             self.store = self._opened(self.file)
-        elif not self._claim():
-            self._create()
+        elif self._next_seq > 1 or not self._claim():
+            self._create()  # and no other's file, once numbers were given that could be in it too
         assert self.store is not None  # noqa: S101 - just opened
         self.store.next_seq = max(self.store.next_seq, self._next_seq)
         if self.file is not None and not self.file.keep_reserve():
@@ -198,7 +206,10 @@ class Keeper:
         try:
             self._create()
             assert self.store is not None  # noqa: S101 - just opened
-            salvage(self.store, ruin.path, below=self._next_seq)
+            self.store.next_seq = self._next_seq
+            self.news.own_ruins.add(ruin.path)
+            with self.news.no_news(self.store):
+                salvage(self.store, ruin.path, below=self._next_seq)
             self.corrupt_files += 1
             ruin.set_aside()
         finally:

@@ -58,6 +58,30 @@ def dead(
     return [_letter(store, each) for each in found]
 
 
+def matching(
+    store: Store,
+    after: int,
+    until: int,
+    *,
+    limit: int,
+    destination: str | None = None,
+    before: float | None = None,
+) -> list[int]:
+    """Return the next ids of the dead letters that fit, `until` at the most."""
+    number = None if destination is None else store.number(destination)
+    found = store.db.execute(
+        "SELECT id FROM dead WHERE id > ? AND id <= ?"
+        " AND ifnull(destination = ?, 1) AND ifnull(at < ?, 1) ORDER BY id LIMIT ?",
+        (after, until, number, before, limit),
+    )
+    return [number for (number,) in found]
+
+
+def last(store: Store) -> int:
+    """Return the highest id of a dead letter; later ones have higher ids."""
+    return int(store.db.execute("SELECT ifnull(max(id), 0) FROM dead").fetchone()[0])
+
+
 def retry(store: Store, ids: Iterable[int]) -> int:
     """Let dead letters wait again, within a transaction; return how many.
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from asyncanalytics.settings import Sealing
 
 OVERHEAD: Final = 200
 """Bytes that a row takes in the file beyond its body: ids, indexes, and what pages leave unused."""
@@ -109,15 +111,6 @@ class DeadLetter(NamedTuple):
     def __repr__(self) -> str:
         """Name the call and its end, never what it carries."""
         return f"<DeadLetter {self.id} {self.destination} {self.message_id} {self.verdict}>"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class Sealing:
-    """The user's own functions around what is stored, for encryption. Ids stay clear."""
-
-    seal: Callable[[bytes], bytes]
-    open: Callable[[bytes], bytes]
-    """Raises when it is given something else than `seal` returned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -36,11 +36,12 @@ def salvage(store: Store, ruin: Path, *, below: int = 0) -> None:
             return
         names = {number: name for number, name, _ in known}
         copied = _copy_waiting(store, db, names, below)
+        if below:
+            damage.mend(store)  # those that were not in order
         for table in ("dead", "damaged"):
             for piece in _readable(db, table):
                 with store.transaction():
                     put(store, table, names, piece)
-    damage.mend(store)  # those that were not in order
     counted = sum(events for _, _, events in known if isinstance(events, int))
     store.lost += max(0, counted - copied)
 

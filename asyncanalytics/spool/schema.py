@@ -7,13 +7,19 @@ older version is brought up to this one; a file of a newer version is refused an
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from asyncanalytics.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+Access: TypeAlias = Literal["own", "share", "read"]
+"""`own` it, alone; `share` it with its owner, and change it in short transactions; or only `read`.
+
+An owner waits for another's transaction no longer than its callers can: others are more patient.
+"""
+_PATIENCE: Final = {"own": 1.0, "share": 5.0, "read": 5.0}  # seconds
 _APPLICATION: Final = 0x41417370
 _MIGRATIONS: Final = (
     # From version 0, an empty file, to version 1; what follows brings each to the next.
@@ -54,8 +60,10 @@ _MIGRATIONS: Final = (
     CREATE TABLE damaged (
         id INTEGER PRIMARY KEY, destination, call, message_id, body, created, checksum
     );
+    CREATE TABLE numbers (reserved INTEGER NOT NULL);
+    INSERT INTO numbers VALUES (1);
     PRAGMA application_id = {_APPLICATION};
-    """,
+    """,  # noqa: S608 - of constants
 )
 FIELDS: Final = "destination, call, message_id, body, created, checksum"
 """Of every table that holds calls."""
@@ -81,16 +89,17 @@ _PRAGMAS: Final = (
 )
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open an existing file, empty or a spool, and make or migrate its tables.
+def connect(path: Path, access: Access) -> sqlite3.Connection:
+    """Open an existing file, empty or a spool; its owner makes or migrates its tables.
 
     Raises `sqlite3.Error`, and ConfigurationError for what is not a spool of this version.
     """
-    db = _open(path, "ro" if read_only else "rw")
+    db = _open(path, "ro" if access == "read" else "rw", _PATIENCE[access])
     try:
-        version = _version(db, path, oldest=VERSION if read_only else 0)
-        if not read_only:
+        version = _version(db, path, oldest=0 if access == "own" else VERSION)
+        if access != "read":
             _prepare(db, path)
+        if access == "own":
             _migrate(db, version)
     except UnicodeDecodeError as error:
         db.close()
@@ -103,7 +112,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 def connect_ruin(path: Path) -> sqlite3.Connection:
     """Open a malformed file as it is, for what can be read of it."""
-    db = _open(path, "rw")
+    db = _open(path, "rw", _PATIENCE["own"])
     db.execute("PRAGMA writable_schema = ON")  # or a file that was cut is not read at all
     return db
 
@@ -116,9 +125,13 @@ def malformed() -> sqlite3.DatabaseError:
     return error
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
+def _open(path: Path, mode: str, patience: float) -> sqlite3.Connection:
     db = sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=patience,
+        isolation_level=None,
+        check_same_thread=False,
     )
     # A rotten byte in a text must fail its row's checksum, and nothing else.
     db.text_factory = _lenient

@@ -23,11 +23,12 @@ from asyncanalytics.spool.rows import SpoolStats, stored
 from asyncanalytics.spool.writer import Job, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
-    from asyncanalytics.spool.rows import DeadLetter, Entry, Row, Sealing, Verdict
+    from asyncanalytics.settings import Sealing
+    from asyncanalytics.spool.rows import DeadLetter, Entry, Row, Verdict
     from asyncanalytics.spool.store import Store
 
 _LEAST: Final = 1 << 20
@@ -44,12 +45,19 @@ class Spool(AbstractContextManager["Spool"]):
         max_bytes: int = 512 << 20,
         sealing: Sealing | None = None,
         destinations: Collection[str] | None = None,
+        on_found: Callable[[Mapping[str, int]], None] | None = None,
     ) -> None:
         """Open a file in the folder, and start the thread that works on it.
 
         `max_bytes` bounds what waits and what is dead, with what the file needs around it. With
         `destinations` only the calls for these are taken over from dead processes. Raises
         ConfigurationError; a disk that refuses shows when something is appended. Close it.
+
+        `on_found` hears, by destination, how many calls wait in the file that were not appended
+        here: what was in it, what is adopted, mended or retried, and what another process lets
+        wait again. Each is told once, before the future of what found it, and between those of
+        the appends with lower numbers and those with higher ones. It is called in this thread or
+        in that of the spool, and must be quick; what it raises is dropped.
         """
         if max_bytes < _LEAST:
             raise ConfigurationError(f"a spool's max_bytes must be at least {_LEAST:,}")
@@ -60,17 +68,20 @@ class Spool(AbstractContextManager["Spool"]):
         gate = forking.gate()
         with gate:
             self._keeper = Keeper(place, sealing, destinations)
-        self._adoption = Adoption(place, destinations)
-        self._writer = Writer(self._keeper, gate=gate, at_end=self._adoption.close)
+        self._adoption = Adoption(place, destinations, self._keeper.news)
+        self._writer = Writer(
+            self._keeper, gate=gate, at_end=self._adoption.close, on_found=on_found
+        )
 
     # ------------------------------------------------------------------------------------- calls
 
     def append(self, entries: Iterable[Entry]) -> Future[Sequence[int]]:
         """Keep calls, all of them or none; the future has a number for each once they are durable.
 
-        A call whose id waits already at its destination is kept once, under the number it has.
-        Raises SpoolFull at once. The future fails with a SpoolUnavailable, where what failed may
-        still be found after a restart; if it can be cancelled, nothing is kept.
+        A call whose id waits already at its destination is kept once; the number of the one that
+        waits is returned below 0. Raises SpoolFull at once. The future fails with a
+        SpoolUnavailable, where what failed may still be found after a restart; if it can be
+        cancelled, nothing is kept.
         """
         self._check()
         rows = [stored(entry, self._sealing) for entry in entries]
@@ -78,12 +89,14 @@ class Spool(AbstractContextManager["Spool"]):
         job = Job("append", rows=rows, weight=weight)
         return self._writer.put(job, max_bytes=self.max_bytes)
 
-    def remove(self, numbers: Iterable[int]) -> Future[None]:
+    def remove(self, numbers: Iterable[int], *, freed: int = 0) -> Future[None]:
         """Forget calls that have ended. There is no need to wait.
 
-        Where the disk refuses, the future fails, and they are removed as soon as it lets it.
+        `freed` is what they weigh, `OVERHEAD` and body each: there is room for as much at once,
+        since what is appended from now on is not committed before they are removed. Where the
+        disk refuses, the future fails, and they are removed as soon as it lets it.
         """
-        return self._put(Job("remove", numbers=_checked(numbers)))
+        return self._put(Job("remove", numbers=_checked(numbers), weight=-freed))
 
     def read(
         self, destination: str, after: int = 0, *, max_events: int = 500, max_bytes: int = 1 << 20
@@ -102,10 +115,12 @@ class Spool(AbstractContextManager["Spool"]):
         """Take over a piece of what dead processes left: the number of rows, 0 when none are left.
 
         They are appended as new ones are. No more are taken while the spool is half full; the rest
-        stays where it is.
+        stays where it is. It costs little where nothing is left, and sees what other processes
+        have changed in the file: ask every few seconds.
         """
 
         def work(store: Store) -> int:
+            store.refresh()
             has_room = store.weight * 2 < self.max_bytes and self._keeper.can_add()
             return self._adoption.piece(store) if has_room else 0
 
@@ -162,7 +177,7 @@ class Spool(AbstractContextManager["Spool"]):
     @property
     def room(self) -> int:
         """Bytes that the quota leaves; each row takes `OVERHEAD` with its body."""
-        return max(0, self.max_bytes - self._writer.held)
+        return max(0, self.max_bytes - max(0, self._writer.held))
 
     @property
     def path(self) -> Path | None:
@@ -175,7 +190,7 @@ class Spool(AbstractContextManager["Spool"]):
         published = self._writer.published
         return SpoolStats(
             by_destination=published.by_destination,
-            held_bytes=self._writer.held,
+            held_bytes=max(0, self._writer.held),
             max_bytes=self.max_bytes,
             damaged=published.damaged,
             lost=self._keeper.lost,

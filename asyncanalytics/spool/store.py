@@ -4,6 +4,8 @@ Invariants:
 - What a transaction did is on disk when it ends, or nothing of it is.
 - The figures of a destination are written in the transaction that changes them, so they are
   exact after any crash without counting.
+- What another process has changed is seen at the start of a transaction. A number is given once,
+  whoever gives it: the owner's come from a range that it has reserved in the file.
 - A row that fails its checksum or its opening is moved to the table `damaged`; the rest goes on.
 - Several rows go in or out in one statement: SQLite is left after each, and each time the thread
   may have to wait for the interpreter.
@@ -21,13 +23,13 @@ from typing import TYPE_CHECKING, Final
 from asyncanalytics.spool import damage
 from asyncanalytics.spool.order import in_order, runs
 from asyncanalytics.spool.rows import OVERHEAD, Row, Stored, Waiting
-from asyncanalytics.spool.schema import COLUMNS, FIELDS, connect, malformed
+from asyncanalytics.spool.schema import COLUMNS, FIELDS, Access, connect, malformed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from asyncanalytics.spool.rows import Sealing
+    from asyncanalytics.settings import Sealing
 
 _WIDTHS: Final = (64, 16, 4, 1)  # rows in one statement: 64 of them use 448 of its 999 variables
 _INSERTS: Final = {
@@ -39,6 +41,7 @@ _INSERTS: Final = {
 _SPARE_PAGES: Final = 1_000
 _LARGEST: Final = (1 << 63) - 1
 _HIGHEST: Final = 1 << 60  # number that is reached by counting
+_RANGE: Final = 1 << 20  # numbers that an owner reserves at a time
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ class Store:
     """An open spool file."""
 
     def __init__(
-        self, path: Path, sealing: Sealing | None = None, *, read_only: bool = False
+        self, path: Path, sealing: Sealing | None = None, *, access: Access = "own"
     ) -> None:
         """Open the file; raises as `connect` does."""
         self.path: Path = path
@@ -73,7 +76,9 @@ class Store:
         self.lost: int = 0
         """Rows that a malformed file had counted, and that could not be read out of it."""
         self.next_seq: int = 1
-        self.db: sqlite3.Connection = connect(path, read_only=read_only)
+        self._access = access
+        self._reserved: int | None = None  # below it others give no numbers
+        self.db: sqlite3.Connection = connect(path, access)
         try:
             for table, columns in COLUMNS.items():
                 self.db.execute(f"SELECT {columns} FROM {table} LIMIT 0")
@@ -85,8 +90,9 @@ class Store:
             raise
 
     def close(self) -> None:
-        """Close the file, leaving no log beside it where that is possible."""
-        self.checkpoint("TRUNCATE")
+        """Close the file, and leave no log beside one's own where that is possible."""
+        if self._access == "own":
+            self.checkpoint("TRUNCATE")
         self.db.close()
 
     def checkpoint(self, how: str = "PASSIVE") -> None:
@@ -99,6 +105,8 @@ class Store:
         """Do what is within on disk, all of it or nothing."""
         try:
             self.db.execute("BEGIN IMMEDIATE")
+            if self._data_version() != self._loaded:
+                self._load()
             yield
             self._save()
             self.db.execute("COMMIT")
@@ -109,18 +117,25 @@ class Store:
                 self._load()
             raise
 
+    def refresh(self) -> None:
+        """See what another process has changed, if one has."""
+        if self._data_version() != self._loaded:
+            with self.transaction():
+                pass
+
     # ------------------------------------------------------------------- rows, in a transaction
 
     def append(self, rows: Sequence[Stored]) -> Sequence[int]:
         """Add rows, and return the number of each.
 
         One whose id waits already at its destination is not added again: it gets the number of
-        the one that waits.
+        the one that waits, below 0.
         """
         numbers = range(self.next_seq, self.next_seq + len(rows))
         if self.insert(numbers, rows) == len(rows):
             return numbers
-        return [self._find(row) for row in rows]
+        found = zip(numbers, map(self._find, rows), strict=True)
+        return [number if kept == number else -kept for number, kept in found]
 
     def insert(self, numbers: Sequence[int], rows: Sequence[Stored]) -> int:
         """Add rows under ascending numbers that are all new; return how many ids were new too."""
@@ -173,10 +188,12 @@ class Store:
         """Return the next rows of a destination in order: one at least, where there is one.
 
         Ends before `max_bytes` of bodies would be passed. Damaged rows are set aside on the way.
+        What another process has added is not among them until it was seen in a transaction.
         """
         number = self.number(destination)
         while True:
-            found, bad, more = self._piece(destination, number, after, max_events, max_bytes)
+            span = (after, self.next_seq)
+            found, bad, more = self._piece(destination, number, span, max_events, max_bytes)
             damage.set_aside(self, bad)
             if found or not more:
                 break
@@ -185,15 +202,21 @@ class Store:
             raise malformed()  # the figures know of rows that the index does not lead to
         return found
 
-    def look(self, destination: str, after: int, limit: int) -> list[Row]:
-        """Return the next whole rows of a destination, and change nothing."""
+    def look(self, destination: str, after: int, limit: int) -> tuple[list[Row], int]:
+        """Return the next whole rows, and how many others were before them; change nothing."""
         found: list[Row] = []
-        bad, more = [after], True
+        number, others, more = self.number(destination), 0, True
         while more and not found:
-            found, bad, more = self._piece(
-                destination, self.number(destination), max(bad), limit, _LARGEST
-            )
-        return found
+            span = (after, _LARGEST)
+            found, bad, more = self._piece(destination, number, span, limit, _LARGEST)
+            others += sum(not found or each < found[-1].seq for each in bad)
+            after = max(bad, default=after)
+        return found, others
+
+    def oldest(self) -> float | None:
+        """Return the time of the row that is first in order; None where that tells none."""
+        found = self.db.execute("SELECT created FROM waiting ORDER BY seq LIMIT 1").fetchone()
+        return found[0] if found and isinstance(found[0], float) else None
 
     def open_body(self, row: Stored) -> bytes | None:
         """Return a row's body as it was given; None if the row is damaged."""
@@ -209,17 +232,25 @@ class Store:
             return None
 
     def _piece(
-        self, destination: str, number: int, after: int, max_events: int, max_bytes: int
+        self,
+        destination: str,
+        number: int,
+        span: tuple[int, int],
+        max_events: int,
+        max_bytes: int,
     ) -> tuple[list[Row], list[int], bool]:
-        """Return whole rows, the numbers of damaged ones, and whether there may be more."""
+        """Return whole rows, the numbers of damaged ones, and whether there may be more.
+
+        All of them are after the first number of the span, and before the second.
+        """
         found: list[Row] = []
         bad: list[int] = []
         size = seen = 0
-        last = after
+        last, before = span
         for seq, *fields in self.db.execute(
-            f"SELECT seq, {FIELDS} FROM waiting WHERE destination = ? AND seq > ?"
+            f"SELECT seq, {FIELDS} FROM waiting WHERE destination = ? AND seq > ? AND seq < ?"
             " ORDER BY seq LIMIT ?",
-            (number, after, max_events),
+            (number, last, before, max_events),
         ):
             seen += 1
             in_order(last, [seq])
@@ -234,6 +265,17 @@ class Store:
                 break
             found.append(Row(seq, destination, row.call, row.message_id, body, row.created))
         return found, bad, seen == max_events
+
+    def count(self, low: int, high: int) -> dict[str, int]:
+        """Count what waits in a run of numbers, by destination."""
+        found = {
+            name: self.db.execute(
+                "SELECT count(*) FROM waiting WHERE destination = ? AND seq BETWEEN ? AND ?",
+                (each.id, low, high),
+            ).fetchone()[0]
+            for name, each in self._figures.items()
+        }
+        return {name: events for name, events in found.items() if events}
 
     # ------------------------------------------------------------------------------------ figures
 
@@ -290,6 +332,7 @@ class Store:
 
     def _load(self) -> None:
         """Read the figures as the last transaction left them."""
+        self._loaded: int = self._data_version()
         found = self.db.execute(
             "SELECT name, id, events, bytes, dead_events, dead_bytes FROM destinations"
         ).fetchall()
@@ -299,12 +342,27 @@ class Store:
         self.names: dict[int, str] = {each.id: name for name, each in self._figures.items()}
         self._saved: dict[str, Waiting] = self._all_figures()
         self.damaged: int = self.db.execute("SELECT count(*) FROM damaged").fetchone()[0]
-        (last,) = self.db.execute("SELECT max(seq) FROM waiting").fetchone()
-        if last is not None and last > _HIGHEST:
+        self._load_numbers()
+
+    def _load_numbers(self) -> None:
+        (last,) = self.db.execute("SELECT ifnull(max(seq), 0) FROM waiting").fetchone()
+        reserved = self.db.execute("SELECT ifnull(max(reserved), 0) FROM numbers").fetchone()[0]
+        if not isinstance(reserved, int) or not last < reserved <= _HIGHEST:
             raise malformed()
-        self.next_seq = max(self.next_seq, (last or 0) + 1)
+        others = self._access == "share" or reserved > (self._reserved or reserved)
+        self.next_seq = max(self.next_seq, reserved if others else last + 1)
+        self._reserved = reserved
+
+    def _data_version(self) -> int:
+        return int(self.db.execute("PRAGMA data_version").fetchone()[0])
+
+    def _reserve(self) -> None:
+        if self._reserved is None or self.next_seq > self._reserved:
+            self._reserved = self.next_seq + (_RANGE if self._access == "own" else 0)
+            self.db.execute("UPDATE numbers SET reserved = ?", [self._reserved])
 
     def _save(self) -> None:
+        self._reserve()
         now = self._all_figures()
         for name, each in now.items():
             if self._saved.get(name) != each:

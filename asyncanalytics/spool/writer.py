@@ -4,6 +4,7 @@ Invariants:
 - Only this thread touches the file. A future is resolved when what it stands for is on disk.
 - What arrives while a commit runs shares the next one. All additions of a commit fail or succeed
   together; a removal that fails is made good with a later commit.
+- The figures are up to date before a future is resolved, and what was found is told before too.
 - Every future is resolved, whatever the disk does. One that its caller cancels before its commit
   begins is left out of it; later ones go on.
 """
@@ -16,7 +17,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from asyncanalytics.errors import describe
 from asyncanalytics.spool.errors import (
@@ -53,7 +54,7 @@ class Job:
     numbers: Sequence[int] = ()
     work: Callable[[Store], Any] | None = None
     weight: int = 0
-    """Of the rows, against the quota."""
+    """Of the rows, against the quota: less than nothing where they are removed."""
     future: Future[Any] = field(default_factory=Future)
 
     def do(self, store: Store) -> Any:
@@ -71,13 +72,32 @@ class Published:
     damaged: int = 0
 
 
+class _Done(NamedTuple):
+    """What a commit has done: what it found is told before its appends, or after them."""
+
+    before: Mapping[str, int]
+    numbers: Sequence[int]
+    after: Mapping[str, int]
+    results: list[Any]
+
+
 class Writer:
     """Runs jobs on a keeper's store, in a thread of its own."""
 
-    def __init__(self, keeper: Keeper, *, gate: threading.Lock, at_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        *,
+        gate: threading.Lock,
+        at_end: Callable[[], None],
+        on_found: Callable[[Mapping[str, int]], None] | None,
+    ) -> None:
         """Start the thread. From here on the keeper is its own; so is what `at_end` lets go."""
         self.published: Published = Published()
+        self.held: int = 0
+        """What counts against the quota, with what is under way."""
         self._keeper = keeper
+        self._on_found = on_found
         self._at_end = at_end
         self._gate = gate
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
@@ -86,7 +106,7 @@ class Writer:
         self._is_ending = False
         self._owed: list[int] = []  # to remove, as soon as the disk lets it
         self._has_chores = True
-        self._publish()
+        self._begin()
         self._thread = threading.Thread(
             # A daemon: a client that is never closed must not hold up the interpreter's end.
             target=self._run,
@@ -100,16 +120,12 @@ class Writer:
         with self._lock:
             if self._is_ending:
                 raise SpoolClosed
-            if job.weight and self.held + job.weight > max_bytes:
+            if job.weight > 0 and self.held + job.weight > max_bytes:
                 raise SpoolFull(max_bytes=max_bytes)
             self._queued += job.weight
+            self.held += job.weight
             self._queue.put(job)
         return job.future
-
-    @property
-    def held(self) -> int:
-        """What counts against the quota, rows under way included."""
-        return self.published.weight + self._queued
 
     def end(self, timeout: float | None) -> bool:
         """Do what was put so far, and let the file go; whether that was done in time."""
@@ -127,8 +143,9 @@ class Writer:
         while not is_last:
             group, is_last = self._gather()
             self._serve([job for job in group if job.future.set_running_or_notify_cancel()])
-            with self._lock:
-                self._queued -= sum(job.weight for job in group)
+            cancelled = [job for job in group if job.weight]
+            if cancelled:
+                self._settle(cancelled)
             self._has_chores = True
         with self._gate:
             for close in (self._at_end, self._keeper.close):
@@ -142,7 +159,7 @@ class Writer:
         job = self._first()
         while job is not None:
             group.append(job)
-            size += job.weight + len(job.numbers) * OVERHEAD
+            size += max(0, job.weight) + len(job.numbers) * OVERHEAD
             if size >= _GROUP_BYTES:
                 return group, False
             try:
@@ -171,12 +188,14 @@ class Writer:
             for job in alone:
                 self._do_alone(job)
         except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave callers waiting
-            _fail([job for job in group if not job.future.done()], SpoolBroken(describe(error)))
+            self._fail(
+                [job for job in group if not job.future.done()], SpoolBroken(describe(error))
+            )
 
     def _write(self, appends: list[Job], removals: list[Job], changes: list[Job]) -> None:
         """Commit a group; on a full disk less of it, and at the least its removals."""
         if appends and not self._can_add():
-            _fail(appends, SpoolDiskFull())
+            self._fail(appends, SpoolDiskFull())
             appends = []
         is_again = False
         while appends or removals or changes or self._owed:
@@ -184,16 +203,16 @@ class Writer:
                 self._commit(appends, removals, changes)
             except SpoolDiskFull as error:
                 if not appends and not changes and is_again:
-                    _fail(removals, error)
                     self._owe(removals)
+                    self._fail(removals, error)
                     return
                 # Meanwhile the log was brought into the file, and its room can be used again.
                 is_again = not appends and not changes
-                _fail(appends or changes, error)
+                self._fail(appends or changes, error)
                 appends, changes = [], changes if appends else []
             except SpoolUnavailable as error:
-                _fail([*appends, *changes, *removals], error)
                 self._owe(removals)
+                self._fail([*appends, *changes, *removals], error)
                 return
             else:
                 return
@@ -202,30 +221,46 @@ class Writer:
         rows = [row for job in appends for row in job.rows]
         gone = [*self._owed, *(number for job in removals for number in job.numbers)]
 
-        def work(store: Store) -> tuple[Sequence[int], list[Any]]:
+        def work(store: Store) -> _Done:
             with store.transaction():
+                before = self._keeper.news.since_known(store)
                 numbers = store.append(rows)
+                last = store.next_seq - 1
                 store.remove(gone)
-                return numbers, [job.do(store) for job in changes]
+                results = [job.do(store) for job in changes]
+                after = self._keeper.news.since(store, last)
+            self._keeper.news.is_known(store)
+            return _Done(before, numbers, after, results)
 
-        numbers, results = self._use(work)
+        done = self._use(work)
         self._owed.clear()
+        self._settle([*appends, *removals, *changes])
+        self._tell(done.before)
         start = 0
         for job in appends:
             end = start + len(job.rows)
-            job.future.set_result(numbers[start:end])
+            job.future.set_result(done.numbers[start:end])
             start = end
         for job in removals:
             job.future.set_result(None)
-        for job, result in zip(changes, results, strict=True):
+        self._tell(done.after)
+        for job, result in zip(changes, done.results, strict=True):
             job.future.set_result(result)
 
     def _do_alone(self, job: Job) -> None:
+        def work(store: Store) -> tuple[Any, dict[str, int]]:
+            result = job.do(store)
+            found = self._keeper.news.since_known(store)
+            self._keeper.news.is_known(store)
+            return result, found
+
         try:
-            result = self._use(job.do)
+            result, found = self._use(work)
         except SpoolUnavailable as error:
-            job.future.set_exception(error)
+            self._fail([job], error)
         else:
+            self._settle([job])
+            self._tell(found)
             job.future.set_result(result)
 
     def _can_add(self) -> bool:
@@ -234,10 +269,7 @@ class Writer:
 
     def _use(self, work: Callable[[Store], T]) -> T:
         with self._gate:
-            try:
-                return self._keeper.use(work)
-            finally:
-                self._publish()
+            return self._keeper.use(work)
 
     def _owe(self, removals: Iterable[Job]) -> None:
         self._owed.extend(number for job in removals for number in job.numbers)
@@ -250,14 +282,36 @@ class Writer:
                 return _BREATH
         except SpoolUnavailable:
             pass
+        finally:
+            self._settle(())
         return _IDLE if self._owed else None
 
-    def _publish(self) -> None:
-        store = self._keeper.store
+    def _begin(self) -> None:
+        """Publish what the file holds, and tell of it."""
+        self._settle(())
+        store, news = self._keeper.store, self._keeper.news
         if store is not None:
-            self.published = Published(store.by_destination(), store.weight, store.damaged)
+            found = news.since_known(store)
+            news.is_known(store)
+            self._tell(found)
 
+    def _tell(self, found: Mapping[str, int]) -> None:
+        if found and self._on_found is not None:
+            with suppress(Exception):  # the user's own function: the writer does not end with it
+                self._on_found(found)
 
-def _fail(jobs: Iterable[Job], error: SpoolError) -> None:
-    for job in jobs:
-        job.future.set_exception(error)
+    def _settle(self, jobs: Iterable[Job]) -> None:
+        """Publish the figures, in which these jobs are now, or never will be."""
+        store = self._keeper.store
+        with self._lock:
+            if store is not None:
+                self.published = Published(store.by_destination(), store.weight, store.damaged)
+            for job in jobs:
+                self._queued -= job.weight
+                job.weight = 0
+            self.held = self.published.weight + self._queued
+
+    def _fail(self, jobs: Sequence[Job], error: SpoolError) -> None:
+        self._settle(jobs)
+        for job in jobs:
+            job.future.set_exception(error)

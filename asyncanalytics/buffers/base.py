@@ -1,0 +1,283 @@
+"""What every buffer has: an `asyncio.Queue` of receipts, and callers who wait for room.
+
+Invariants:
+- First in, first out. Calls are numbered as they enter the queue; `first_pending` is the number of
+  the oldest one that is not settled.
+- `put` never waits. Waiting for room is apart from it, so that a call for several destinations
+  can wait for all of them before it is put into any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncanalytics.batching import Batch, Limits, fill
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncanalytics.receipts import Outcome, Receipt
+    from asyncanalytics.settings import Queueing
+
+
+class _Waiter(NamedTuple):
+    turn: asyncio.Future[None]
+    size: int
+
+
+class Buffer:
+    """Accepted calls of one destination, with those that are next in memory."""
+
+    keeps: bool = False
+    """Whether what is left at the close waits for the next start."""
+
+    def __init__(self, queueing: Queueing, limits: Limits) -> None:
+        """Bound what is in memory; `ready` is set once a batch of `limits` waits."""
+        self._limit(limits)
+        self._max_events = queueing.max_events
+        self._max_bytes = queueing.max_bytes
+        self._queue: asyncio.Queue[Receipt] = asyncio.Queue()
+        self._head: Receipt | None = None  # taken from the queue, and the next to go out
+        self._in_flight: dict[int, int] = {}  # a batch's first number → its events not settled
+        self._held_events = 0  # in memory, and room kept for callers whose turn has come
+        self._held_bytes = 0
+        self._promised_events = 0  # just that room
+        self._promised_bytes = 0
+        self._waiting_bytes = 0  # as they will weigh in a request
+        self._put = 0
+        self._taken = 0
+        self._hurry_to = 0
+        self._waiters: deque[_Waiter] = deque()
+        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self.ready: asyncio.Event = asyncio.Event()
+        """Set while what waits should go out without lingering."""
+
+    # -------------------------------------------------------------------------------- going in
+
+    def fits(self, size: int, ahead: int = 0) -> bool:
+        """Whether a call of so many bytes is within the bounds; one alone always is.
+
+        `ahead` calls that are on their way go before it; their bytes are in `size` too.
+        """
+        held = self._held_events + ahead
+        return held < self._max_events and (self._held_bytes + size <= self._max_bytes or held == 0)
+
+    def has_room(self, size: int, ahead: int = 0) -> bool:
+        """Whether a call fits and nobody waits for room before it."""
+        return not self._waiters and self.fits(size, ahead)
+
+    async def room(self, size: int) -> None:
+        """Wait until a call of so many bytes fits, in the order of asking.
+
+        On return it fits until the next await. Cancelling leaves no trace.
+        """
+        if self.has_room(size):
+            return
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), size)
+        self._waiters.append(waiter)
+        try:
+            await waiter.turn
+        except asyncio.CancelledError:
+            self._leave(waiter)
+            raise
+        self._promise(-1, -size)
+        # The caller may use less than it waited for, or nothing: the next one looks after it.
+        asyncio.get_running_loop().call_soon(self.let_in)
+
+    def turn_away(self, error: type[Exception]) -> None:
+        """Raise an error in each who waits for room."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.turn.done():
+                waiter.turn.set_exception(error())
+
+    def put(self, receipt: Receipt) -> None:
+        """Take in a call that fits."""
+        size = len(receipt.body)
+        self._queue.put_nowait(receipt)
+        self._put += 1
+        self._held_events += 1
+        self._held_bytes += size
+        self._waiting_bytes += size + self._per_event
+        if self._has_batch():
+            self.ready.set()
+
+    def let_in(self) -> None:
+        """Look whether those who wait for room have it by now."""
+        while self._waiters and self.fits(self._waiters[0].size):
+            waiter = self._waiters.popleft()
+            if not waiter.turn.done():
+                # Held until the caller runs, so that nobody takes it meanwhile.
+                self._promise(1, waiter.size)
+                waiter.turn.set_result(None)
+
+    # ------------------------------------------------------------------------------- going out
+
+    async def wait(self) -> None:
+        """Wait until there is something to take."""
+        if self._head is None:
+            self._head = await self._queue.get()
+
+    def take(self) -> Batch | None:
+        """Give out, in order, as many calls as one request holds; None if none are left."""
+        first = self._next()
+        if first is None:
+            return None
+        receipts, self._head = fill(self.limits, first, self._next)
+        batch = Batch(self._taken, receipts)
+        self._took(len(receipts), sum(len(receipt.body) for receipt in receipts))
+        self._in_flight[batch.first] = len(receipts)
+        return batch
+
+    def evict(self) -> Receipt | None:
+        """Give up the oldest call that is not in flight, and return it."""
+        receipt = self._next()
+        if receipt is not None:
+            size = len(receipt.body)
+            self._took(1, size)
+            self._free(1, size)
+        return receipt
+
+    def settle(self, first: int, receipts: Sequence[Receipt], outcome: Outcome) -> None:  # noqa: ARG002 - of use on a disk
+        """Free the room of calls that were given out in the batch that began with `first`."""
+        self._release(first, receipts)
+
+    async def prepare_to_stop(self) -> None:
+        """Get ready for the end. Nothing is put any more."""
+
+    async def leave(self, first: int, receipts: Sequence[Receipt]) -> Sequence[Receipt]:  # noqa: ARG002 - the same
+        """Leave calls of a batch for the next start; return those that cannot be left."""
+        return receipts
+
+    def absent(self) -> Sequence[Receipt]:
+        """Return what is known of pending calls that are not in memory."""
+        return ()
+
+    # -------------------------------------------------------------------------------- standing
+
+    @property
+    def pending(self) -> int:
+        """Calls waiting or in flight, counted where they are."""
+        head = self._head is not None
+        return self._queue.qsize() + head + sum(self._in_flight.values())
+
+    @property
+    def pending_bytes(self) -> int:
+        """What the pending calls weigh, and the room kept for callers whose turn has come."""
+        return self._held_bytes
+
+    @property
+    def first_pending(self) -> int:
+        """The number of the oldest call that is not settled."""
+        return min(self._in_flight, default=self._taken)
+
+    async def flushed(self) -> None:
+        """Hurry what has been put so far, and wait until all of it is settled."""
+        target = self._end
+        if self.first_pending >= target:
+            return
+        self.hurry()
+        flush: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._flushes.append((target, flush))
+        try:
+            await flush
+        finally:
+            self._flushes = [each for each in self._flushes if each[1] is not flush]
+
+    def hurry(self) -> None:
+        """Let all that has been put so far go out without lingering."""
+        if self.first_pending < self._end:
+            self._hurry_to = self._end
+            self.ready.set()
+
+    def lower(self, size: int) -> None:
+        """Remember that a request of so many bytes was too large for the endpoint."""
+        self._limit(self.limits.lowered(size))
+
+    # --------------------------------------------------------------------------------- within
+
+    @property
+    def _end(self) -> int:
+        """The number that a call accepted now will have."""
+        return self._put
+
+    def _limit(self, limits: Limits) -> None:
+        self.limits = limits
+        self._per_event = limits.per_event
+        self._batch_events = limits.max_events
+        self._batch_bytes = limits.max_bytes - limits.envelope
+        self.largest: int = limits.max_body
+
+    def _release(self, first: int, receipts: Sequence[Receipt]) -> None:
+        left = self._in_flight[first] - len(receipts)
+        if left:
+            self._in_flight[first] = left
+        else:
+            del self._in_flight[first]
+        self._free(len(receipts), sum(len(receipt.body) for receipt in receipts))
+
+    def _has_batch(self) -> bool:
+        return (
+            self._waiting_bytes >= self._batch_bytes
+            or self._put - self._taken >= self._batch_events
+        )
+
+    def _next(self) -> Receipt | None:
+        receipt, self._head = self._head, None
+        if receipt is None and not self._queue.empty():
+            receipt = self._queue.get_nowait()
+        return receipt
+
+    def _took(self, events: int, size: int) -> None:
+        self._taken += events
+        self._waiting_bytes -= size + events * self._per_event
+        if self._taken >= self._hurry_to and not self._has_batch():
+            self.ready.clear()
+
+    def _free(self, events: int, size: int) -> None:
+        self._held_events -= events
+        self._held_bytes -= size
+        self.let_in()
+        self._wake_flushes()
+
+    def _promise(self, events: int, size: int) -> None:
+        self._held_events += events
+        self._held_bytes += size
+        self._promised_events += events
+        self._promised_bytes += size
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """Take back the place of a waiter that is cancelled, and let others have it."""
+        turn = waiter.turn
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+            self.let_in()  # those behind it may fit
+        elif turn.done() and not turn.cancelled() and turn.exception() is None:
+            self._promise(-1, -waiter.size)  # its turn had come
+            self.let_in()
+
+    def _skip(self, count: int) -> None:
+        """Count calls as put and taken that will not come."""
+        self._put += count
+        self._taken += count
+        self._wake_flushes()
+
+    def _delay_flushes(self, beyond: int, count: int) -> None:
+        """Let flushes wait for calls that others have put before the last ones of theirs."""
+        self._flushes = [
+            (target + count if target > beyond else target, flush)
+            for target, flush in self._flushes
+        ]
+        if self._hurry_to > beyond:
+            self._hurry_to += count
+
+    def _wake_flushes(self) -> None:
+        if not self._flushes:
+            return
+        reached = self.first_pending
+        for target, flush in self._flushes:
+            if target <= reached and not flush.done():
+                flush.set_result(None)
+        self._flushes = [each for each in self._flushes if not each[1].done()]

@@ -1,0 +1,314 @@
+"""The event loop's side of a spool: calls go to the disk in groups, and their buffers hear of it.
+
+Invariants:
+- Everything here runs on the client's loop; the disk is another thread's.
+- Calls are told of in the order in which they were put: those that go together land together.
+- While the disk refuses, calls land without a number: their buffers keep them in memory. That is
+  logged once, and so is its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from asyncanalytics.errors import AnalyticsError
+from asyncanalytics.spool import OVERHEAD, Entry, Spool, SpoolError, SpoolFull, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from concurrent.futures import Future
+    from typing import Any
+
+    from asyncanalytics.receipts import Outcome, Receipt
+    from asyncanalytics.settings import Spooling
+    from asyncanalytics.spool import Row, SpoolStats
+
+logger: logging.Logger = logging.getLogger("asyncanalytics")
+
+_GROUP: Final = 256 << 10  # bytes that go to the disk at once
+_PIECE_EVENTS: Final = 2_000  # read back at a time
+_PIECE_BYTES: Final = 1 << 20
+_LOOK_AROUND: Final = 10.0  # seconds from one look at what dead processes have left to the next
+_TRY_AGAIN: Final = 1.0  # seconds
+_PATIENCE: Final = 5.0  # seconds for the disk at the end
+
+
+class Depositor(Protocol):
+    """A buffer, as it is seen from here."""
+
+    def land(self, receipt: Receipt, number: int) -> None:
+        """Take a call that is on disk under a number, or that could not be kept: 0.
+
+        Below 0 one with the same id is there already.
+        """
+
+    def find(self, count: int) -> None:
+        """Learn of calls on disk that others have put there."""
+
+    def read_back(self, rows: Sequence[Row] | None) -> None:
+        """Take calls from the disk; None if it could not be read."""
+
+    def let_in(self) -> None:
+        """Look whether those who wait for room have it by now."""
+
+
+class _Group:
+    """Calls that go to the disk together."""
+
+    __slots__ = ("entries", "landed", "weight", "whose")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.whose: list[tuple[Depositor, Receipt]] = []
+        self.weight = 0
+        self.landed = asyncio.Event()
+
+
+class Journal:
+    """The spool of one client, while it is open."""
+
+    def __init__(self, spooling: Spooling) -> None:
+        """Nothing is opened before `open`."""
+        self.spooling: Spooling = spooling
+        self.is_failing: bool = False
+        """Whether the disk refused what was put last."""
+        self._buffers: dict[str, Depositor] = {}
+        self._spool: Spool | None = None
+        self._figures: SpoolStats | None = None
+        self._since = 0.0
+
+    # -------------------------------------------------------------------------------------- life
+
+    def attach(self, destination: str, buffer: Depositor) -> None:
+        """Make a buffer known; what is on disk for its destination is told to it."""
+        self._buffers[destination] = buffer
+
+    async def open(self) -> None:
+        """Open the spool, in a thread. Raises ConfigurationError."""
+        self._loop = asyncio.get_running_loop()
+        self._group = _Group()
+        self._under_way: list[_Group] = []
+        self._last = _Group()  # of what was put last
+        self._last.landed.set()
+        self._early: list[Mapping[str, int]] = []  # found before the spool was here
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_failing = False
+        opening = asyncio.ensure_future(_in_thread(self._opened))
+        try:
+            self._spool = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_let_go)
+            raise
+        for counts in self._early:
+            self._found(counts)
+        self._look_around()
+
+    async def aclose(self) -> None:
+        """Let the file go, with all that is in it."""
+        spool, self._spool = self._spool, None
+        if spool is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if not await _in_thread(lambda: spool.close(_PATIENCE)):
+            logger.error("the spool's disk did not answer within %g s of the close", _PATIENCE)
+        self._figures = spool.stats()
+
+    def abandon(self) -> None:
+        """Let the file go without waiting, when the loop has ended before the close."""
+        if self._spool is not None:
+            self._spool.close(0)
+
+    def stats(self) -> SpoolStats | None:
+        """Return the spool's figures, as of its last commit; None before it was opened."""
+        if self._spool is not None:
+            self._figures = self._spool.stats()
+        return self._figures
+
+    # ------------------------------------------------------------------------------------ writing
+
+    @property
+    def room(self) -> int:
+        """Bytes that the quota leaves."""
+        return self._open.room - self._group.weight
+
+    def put(self, destination: str, buffer: Depositor, receipt: Receipt) -> None:
+        """Have a call written with the next group."""
+        group = self._last = self._group
+        size = len(receipt.body)
+        entry = Entry(destination, receipt.call, receipt.message_id, receipt.body, time.time())
+        group.entries.append(entry)
+        group.whose.append((buffer, receipt))
+        group.weight += size + OVERHEAD
+        if group.weight >= _GROUP:
+            self._write()
+        elif not self._under_way and len(group.entries) == 1:
+            self._loop.call_soon(self._write)  # with what others put until then
+
+    async def landed(self) -> None:
+        """Wait until all that was put so far is on disk, or could not be kept."""
+        await self._last.landed.wait()
+
+    async def settle_down(self) -> None:
+        """Wait for the disk a last time; what it does not answer in time lands without a number."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self.landed()
+        for group in [*self._under_way, self._group]:
+            self._land(group, [])
+
+    async def save(self, destination: str, receipts: Sequence[Receipt]) -> None:
+        """Try again to have calls written that the disk had refused."""
+        now = time.time()
+        entries = [
+            Entry(destination, each.call, each.message_id, each.body, now) for each in receipts
+        ]
+        with suppress(SpoolError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                numbers = await asyncio.wrap_future(self._open.append(entries))
+            for receipt, number in zip(receipts, numbers, strict=True):
+                receipt.number = abs(number)  # it may be there after all
+
+    def remove(self, receipts: Iterable[Receipt]) -> None:
+        """Forget calls that have ended."""
+        numbers = [receipt.number for receipt in receipts if receipt.number]
+        if numbers:
+            freed = sum(len(each.body) + OVERHEAD for each in receipts if each.number)
+            self._open.remove(numbers, freed=freed)
+            self._let_in()
+
+    def bury(self, receipts: Iterable[Receipt], outcome: Outcome) -> None:
+        """Keep calls that have ended badly as dead letters."""
+        numbers = [receipt.number for receipt in receipts if receipt.number]
+        if numbers:
+            verdict = Verdict(
+                outcome.kind, outcome.status, outcome.reason, outcome.detail, time.time()
+            )
+            self._open.bury(numbers, verdict)
+
+    def _write(self) -> None:
+        group = self._group
+        if not group.entries or self._spool is None:
+            return
+        self._group = _Group()
+        self._under_way.append(group)
+        try:
+            future = self._spool.append(group.entries)
+        except SpoolFull:  # others have taken the room meanwhile: those that live off the dead
+            self._land(group, [])
+        else:
+            self._tell(future, lambda done: self._written(group, done))
+
+    def _written(self, group: _Group, done: Future[Sequence[int]]) -> None:
+        error = done.exception()
+        self._note(error)
+        self._land(group, [] if error else done.result())
+        if not self._under_way:
+            self._write()
+
+    def _land(self, group: _Group, numbers: Sequence[int]) -> None:
+        if group.landed.is_set() and not group.entries:
+            return  # given up meanwhile
+        whose, group.whose, group.entries = group.whose, [], []
+        if group in self._under_way:
+            self._under_way.remove(group)
+        for (buffer, receipt), number in zip(whose, numbers or [0] * len(whose), strict=True):
+            buffer.land(receipt, number)
+        group.landed.set()
+
+    # ------------------------------------------------------------------------------------ reading
+
+    def read(self, destination: str, buffer: Depositor, after: int, most: int) -> None:
+        """Have calls of a destination read back, `most` at the most, beyond a number."""
+        future = self._open.read(
+            destination, after, max_events=min(most, _PIECE_EVENTS), max_bytes=_PIECE_BYTES
+        )
+        self._tell(future, lambda done: self._read(buffer, done))
+
+    def _read(self, buffer: Depositor, done: Future[list[Row]]) -> None:
+        if done.exception() is None:
+            buffer.read_back(done.result())
+        elif self._spool is not None:
+            self._loop.call_later(_TRY_AGAIN, buffer.read_back, None)
+
+    def _look_around(self) -> None:
+        """Take over what dead processes have left, piece by piece."""
+        if self._spool is not None:
+            self._tell(self._spool.adopt(), self._looked)
+
+    def _looked(self, done: Future[int]) -> None:
+        if self._spool is None:
+            return
+        self._let_in()  # someone may have purged dead letters
+        if done.exception() is None and done.result():
+            self._look_around()
+        else:
+            self._timer = self._loop.call_later(_LOOK_AROUND, self._look_around)
+
+    def _found(self, counts: Mapping[str, int]) -> None:
+        if self._spool is None:
+            self._early.append(counts)
+            return
+        for destination, count in counts.items():
+            if destination in self._buffers:
+                self._buffers[destination].find(count)
+
+    # ------------------------------------------------------------------------------------- within
+
+    @property
+    def _open(self) -> Spool:
+        assert self._spool is not None  # noqa: S101 - the client is open
+        return self._spool
+
+    def _opened(self) -> Spool:
+        def found(counts: Mapping[str, int]) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._found, dict(counts))
+
+        spooling = self.spooling
+        return Spool(
+            spooling.folder,
+            max_bytes=spooling.max_bytes,
+            sealing=spooling.sealing,
+            destinations=set(self._buffers),
+            on_found=found,
+        )
+
+    def _tell(self, future: Future[Any], callback: Callable[[Future[Any]], None]) -> None:
+        def done(future: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(callback, future)
+
+        future.add_done_callback(done)
+
+    def _let_in(self) -> None:
+        for buffer in self._buffers.values():
+            buffer.let_in()
+
+    def _note(self, error: BaseException | None) -> None:
+        """Say once that the disk refuses, and once that it does so no more."""
+        if error is not None and not self.is_failing:
+            self.is_failing, self._since = True, self._loop.time()
+            said = error if isinstance(error, AnalyticsError) else type(error).__name__
+            logger.error("%s; calls are kept in memory only until it takes them again", said)
+        elif error is None and self.is_failing:
+            self.is_failing = False
+            seconds = self._loop.time() - self._since
+            logger.warning("the spool takes calls again after %.1f s", seconds)
+            self._let_in()
+
+
+def _let_go(opening: asyncio.Future[Spool]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close(0)
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    try:
+        return await asyncio.to_thread(work)
+    except RuntimeError:  # the program is ending, and no thread takes anything any more
+        return work()
