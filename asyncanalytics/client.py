@@ -171,8 +171,9 @@ class AsyncClient(Verbs):
         if not self._flushers or len(self._by_name) != len(self._flushers):
             raise ConfigurationError("give at least one destination, each with its own name")
         self._router = Router(self._flushers, tuple(middleware))
-        straight = not self._disabled and self._journal is None
-        self._straight = self._router.straight if straight else None
+        straight = None if self._disabled else self._router.straight
+        self._straight = straight if self._journal is None else None
+        self._durably = straight if self._journal is not None else None
         self._transport = Transport(
             self._sending, connections=self._sending.max_in_flight * len(self._flushers)
         )
@@ -470,18 +471,33 @@ class AsyncClient(Verbs):
                 return None
         if self._straight is None or self._breathless >= _BREATH:
             return None
+        return self._offer(self._straight, wire, fields)
+
+    def _offer(self, flusher: Flusher, wire: CallWire, fields: dict[str, Any]) -> Receipt | None:
         try:
             message_id, body = encoding.encode(wire.type, wire.validate(fields))
         except InvalidCall:
             self._refused += 1
             raise
         receipt = Receipt(wire.type, message_id, body)
-        return receipt if self._straight.offer(receipt) else None
+        return receipt if flusher.offer(receipt) else None
 
     async def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         if self._breathless >= _BREATH:
             self._breathless = 0
             await asyncio.sleep(0)
+            if self._open_on is _NOWHERE:
+                raise Closed
+        receipt = None
+        if self._durably is not None and not _is_opted_out():
+            receipt = self._offer(self._durably, wire, fields)
+        if receipt is None:
+            receipt = await self._submit_in_turn(wire, fields)
+        if self._journal is not None:
+            await self._journal.landing()
+        return receipt
+
+    async def _submit_in_turn(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         route = self._route(wire, fields)
         for stop in route.stops:
             if not stop.has_room():
@@ -489,10 +505,7 @@ class AsyncClient(Verbs):
                 break
         if self._open_on is _NOWHERE:
             raise Closed  # while this call waited
-        receipt = self._accept(route)
-        if self._journal is not None:
-            await self._journal.landed()
-        return receipt
+        return self._accept(route)
 
     def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         self._breathless = 0  # nothing here can let the loop run
@@ -518,10 +531,7 @@ class AsyncClient(Verbs):
             raise
         if self._disabled:
             return route.refused("disabled")
-        source = current.get()
-        if source is not None and source.binding().opted_out:
-            return route.refused("opted_out")
-        return route
+        return route.refused("opted_out") if _is_opted_out() else route
 
     async def _find_room(self, route: Route) -> None:
         """Wait until all of a call's destinations have room at the same time."""
@@ -550,6 +560,11 @@ class AsyncClient(Verbs):
             receipt.settle(Outcome(kind="dropped", destination="", reason="unrouted"))
             return receipt
         return FanOut(route.call, route.message_id, [stop.receipt for stop in route.stops])
+
+
+def _is_opted_out() -> bool:
+    source = current.get()
+    return source is not None and source.binding().opted_out
 
 
 def _require(condition: bool, rule: str) -> None:  # noqa: FBT001 - reads as an assertion

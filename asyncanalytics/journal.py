@@ -59,13 +59,20 @@ class Depositor(Protocol):
 class _Group:
     """Calls that go to the disk together."""
 
-    __slots__ = ("entries", "landed", "weight", "whose")
+    __slots__ = ("entries", "has_landed", "waiters", "weight", "whose")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.whose: list[tuple[Depositor, Receipt]] = []
         self.weight = 0
-        self.landed = asyncio.Event()
+        self.has_landed = False
+        self.waiters: list[asyncio.Future[None]] = []
+
+    def land(self) -> None:
+        self.has_landed = True
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class Journal:
@@ -93,7 +100,8 @@ class Journal:
         self._group = _Group()
         self._under_way: list[_Group] = []
         self._last = _Group()  # of what was put last
-        self._last.landed.set()
+        self._last.land()
+        self._spare = 0  # bytes that the quota leaves, or fewer
         self._early: list[Mapping[str, int]] = []  # found before the spool was here
         self._timer: asyncio.TimerHandle | None = None
         self.is_failing = False
@@ -131,33 +139,45 @@ class Journal:
 
     # ------------------------------------------------------------------------------------ writing
 
-    @property
-    def room(self) -> int:
-        """Bytes that the quota leaves."""
-        return self._open.room - self._group.weight
+    def has_room(self, weight: int) -> bool:
+        """Whether the quota leaves so many bytes."""
+        if weight > self._spare:
+            self._spare = self._open.room - self._group.weight
+        return weight <= self._spare
 
     def put(self, destination: str, buffer: Depositor, receipt: Receipt) -> None:
         """Have a call written with the next group."""
         group = self._last = self._group
-        size = len(receipt.body)
-        entry = Entry(destination, receipt.call, receipt.message_id, receipt.body, time.time())
-        group.entries.append(entry)
+        body = receipt.body
+        group.entries.append(
+            Entry(destination, receipt.call, receipt.message_id, body, time.time())
+        )
         group.whose.append((buffer, receipt))
-        group.weight += size + OVERHEAD
+        weight = len(body) + OVERHEAD
+        group.weight += weight
+        self._spare -= weight
         if group.weight >= _GROUP:
             self._write()
         elif not self._under_way and len(group.entries) == 1:
             self._loop.call_soon(self._write)  # with what others put until then
 
-    async def landed(self) -> None:
-        """Wait until all that was put so far is on disk, or could not be kept."""
-        await self._last.landed.wait()
+    def landing(self) -> asyncio.Future[None]:
+        """Return what is done once all that was put so far is on disk, or could not be kept.
+
+        Cancelling it, as its waiting task does when it is cancelled, leaves the calls alone.
+        """
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        if self._last.has_landed:
+            waiter.set_result(None)
+        else:
+            self._last.waiters.append(waiter)
+        return waiter
 
     async def settle_down(self) -> None:
         """Wait for the disk a last time; what it does not answer in time lands without a number."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                await self.landed()
+                await self.landing()
         for group in [*self._under_way, self._group]:
             self._land(group, [])
 
@@ -211,14 +231,15 @@ class Journal:
             self._write()
 
     def _land(self, group: _Group, numbers: Sequence[int]) -> None:
-        if group.landed.is_set() and not group.entries:
+        if group.has_landed and not group.entries:
             return  # given up meanwhile
         whose, group.whose, group.entries = group.whose, [], []
         if group in self._under_way:
             self._under_way.remove(group)
         for (buffer, receipt), number in zip(whose, numbers or [0] * len(whose), strict=True):
             buffer.land(receipt, number)
-        group.landed.set()
+        group.land()
+        self._spare = 0  # others may have taken of it
 
     # ------------------------------------------------------------------------------------ reading
 

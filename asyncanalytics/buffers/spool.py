@@ -70,8 +70,8 @@ class SpoolBuffer(Buffer):
     def fits(self, size: int, ahead: int = 0) -> bool:
         """Whether the disk has room for a call; while it refuses, whether memory has."""
         if not self._journal.is_failing:
-            promised = self._promised_bytes + (self._promised_events + ahead + 1) * OVERHEAD
-            return self._journal.room >= size + promised
+            rows = self._promised_events + ahead + 1
+            return self._journal.has_room(size + self._promised_bytes + rows * OVERHEAD)
         return super().fits(size + self._writing_bytes, ahead + self._writing_events)
 
     def put(self, receipt: Receipt) -> None:
