@@ -20,10 +20,11 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.strip().splitlines()[0])
-async def test_an_example_runs(code: str) -> None:
+async def test_an_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block runs; what it sends is delivered, and the law holds."""
+    monkeypatch.chdir(tmp_path)
     code = re.sub(r"asyncio\.run\((.*)\)", r"await \1", code)
-    code = code.replace('AsyncClient("WRITE_KEY")', "AsyncClient('KEY', endpoint=url)")
+    code = code.replace('AsyncClient("WRITE_KEY"', "AsyncClient('KEY', endpoint=url")
     body = "\n".join(f"    {line}" for line in code.splitlines())
     names = {"AsyncClient": AsyncClient, "Queueing": Queueing, "endpoints": endpoints}
     exec(f"async def example(analytics, url):\n{body}\n", names)  # noqa: S102 - our own text
