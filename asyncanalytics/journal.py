@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from asyncanalytics.errors import AnalyticsError
+from asyncanalytics.errors import AnalyticsError, describe
 from asyncanalytics.spool import OVERHEAD, Entry, Spool, SpoolError, SpoolFull, Verdict
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("asyncanalytics")
 
 _GROUP: Final = 256 << 10  # bytes that go to the disk at once
-_PIECE_EVENTS: Final = 2_000  # read back at a time
+_PIECE_EVENTS: Final = 500  # read back at a time
 _PIECE_BYTES: Final = 1 << 20
 _LOOK_AROUND: Final = 10.0  # seconds from one look at what dead processes have left to the next
 _TRY_AGAIN: Final = 1.0  # seconds
@@ -220,6 +220,9 @@ class Journal:
             future = self._spool.append(group.entries)
         except SpoolFull:  # others have taken the room meanwhile: those that live off the dead
             self._land(group, [])
+        except Exception as error:  # noqa: BLE001 - the user's own functions, which seal
+            self._note(error)
+            self._land(group, [])
         else:
             self._tell(future, lambda done: self._written(group, done))
 
@@ -314,7 +317,7 @@ class Journal:
         """Say once that the disk refuses, and once that it does so no more."""
         if error is not None and not self.is_failing:
             self.is_failing, self._since = True, self._loop.time()
-            said = error if isinstance(error, AnalyticsError) else type(error).__name__
+            said = error if isinstance(error, AnalyticsError) else describe(error)
             logger.error("%s; calls are kept in memory only until it takes them again", said)
         elif error is None and self.is_failing:
             self.is_failing = False

@@ -75,6 +75,7 @@ class DestinationStats:
     pending: int
     """Calls waiting or in flight."""
     pending_bytes: int
+    """What the pending calls weigh in memory; what a spool holds is in `Stats.spool`."""
     rejected_by: Mapping[int, int]
     """How many calls were rejected with which status."""
     dropped_by: Mapping[str, int]

@@ -152,6 +152,19 @@ async def test_what_is_sealed_cannot_be_read(lab: Lab, folder: Path) -> None:
     assert sorted(server.arrived) == sorted(made)
 
 
+async def test_a_seal_that_fails_keeps_calls_in_memory(lab: Lab, folder: Path, logged: Any) -> None:
+    """They are delivered all the same; the log names the error, and not what it says."""
+
+    def seal(data: bytes) -> bytes:
+        raise ValueError(data)
+
+    spool = Spooling(folder, sealing=Sealing(seal=seal, open=bytes))
+    async with lab.client(lab.script(), spool=spool) as client:
+        await lab.track(client, 3)
+        assert "ValueError at test_spool_client.py" in logged.text
+    assert client.stats().delivered == 3
+
+
 async def test_a_disabled_client_makes_no_folder(lab: Lab, folder: Path) -> None:
     """Nothing is sent, and nothing is kept."""
     async with lab.client(lab.script(), spool=folder, disabled=True) as client:
