@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -27,6 +28,7 @@ from django.test import Client as Browser
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
+import asyncanalytics
 from asyncanalytics import AsyncClient, Client, ConfigurationError, bound_context
 from asyncanalytics.asgi import AnalyticsMiddleware as AroundDjango
 from asyncanalytics.binding import current
@@ -34,7 +36,6 @@ from asyncanalytics.integrations.django import AnalyticsMiddleware, Privacy, get
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from asyncanalytics import Stats
 
@@ -590,7 +591,8 @@ class Child:
     """A server in a process of its own, and what it prints."""
 
     def __init__(self, live: Any, folder: Path, *command: str) -> None:
-        environ = {**live.environ, "PYTHONPATH": str(folder)}
+        package = Path(asyncanalytics.__file__).parents[1]
+        environ = {**live.environ, "PYTHONPATH": f"{folder}{os.pathsep}{package}"}
         self.process = subprocess.Popen(  # noqa: S603 - the commands are written below
             [sys.executable, *command],
             cwd=folder,
@@ -647,11 +649,15 @@ def ordered(live: Any, count: int) -> None:
         assert event["context"]["page"]["path"] == "/orders"
 
 
-def law(said: str, count: int) -> None:
-    """Assert the law over the figures that a child printed last."""
-    stats = json.loads(said.strip().splitlines()[-1])
-    assert stats["accepted"] == stats["delivered"] == count
-    assert stats["rejected"] == stats["dropped"] == stats["pending"] == 0
+def law(said: str, count: int, *, workers: int = 1) -> None:
+    """Assert the law over the figures that each worker of a child printed at its end."""
+    decode = json.JSONDecoder().raw_decode
+    figures = [decode(said, each.start())[0] for each in re.finditer(r'\{"state"', said)]
+    assert len(figures) == workers, said
+    for stats in figures:
+        assert stats["accepted"] == stats["delivered"]
+        assert stats["rejected"] == stats["dropped"] == stats["pending"] == 0
+    assert sum(stats["accepted"] for stats in figures) == count
 
 
 UVICORN = """
@@ -707,15 +713,30 @@ def test_the_page_s_wsgi_app_runs_under_wsgiref(live: Any, example: Callable[...
     ordered(live, 3)
 
 
+# Figures are printed after the interpreter has closed the client, which is what is tested.
+FIGURES = """
+import atexit, json
+
+def post_worker_init(worker):
+    import sync_shop
+    atexit.register(lambda: print(json.dumps(sync_shop.client.stats().as_dict())))
+    print("worker is ready")
+"""
+
+
 @pytest.mark.skipif(os.name != "posix", reason="gunicorn forks")
 def test_the_page_s_wsgi_app_runs_under_gunicorn(live: Any, example: Callable[..., Path]) -> None:
     """Loaded before the fork, each worker has a client of its own, drained at SIGTERM."""
     pytest.importorskip("gunicorn")
     folder = example("django", "sync_shop.py").parent
+    (folder / "figures.py").write_text(FIGURES, "utf-8")
     command = "-m gunicorn sync_shop --preload --workers 2 --bind 127.0.0.1:0 --no-control-socket"
-    with running(live, folder, *command.split()) as child:
-        order(child.hear("Listening at: ([^ ]+)"), 3)
-        child.stop(signal.SIGTERM)
+    with running(live, folder, *command.split(), "-c", "figures.py") as child:
+        url = child.hear("Listening at: ([^ ]+)")
+        for _ in range(2):
+            child.hear("worker is (ready)")
+        order(url, 3)
+        law(child.stop(signal.SIGTERM), 3, workers=2)
     ordered(live, 3)
 
 
@@ -724,14 +745,15 @@ def test_the_page_s_wsgi_app_runs_under_runserver(live: Any, example: Callable[.
     folder = example("django", "sync_shop.py").parent
     # A test run in the background of a shell ignores SIGINT, and so would its children.
     program = """if True:
-        import runpy, signal
+        import atexit, json, pathlib, signal
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        runpy.run_path("sync_shop.py", run_name="__main__")
+        atexit.register(lambda: print(json.dumps(client.stats().as_dict())))
+        exec(pathlib.Path("sync_shop.py").read_text())
     """
     command = "runserver --noreload --skip-checks 127.0.0.1:0"
     with running(live, folder, "-c", program, *command.split()) as child:
         order(child.hear("server at ([^ ]+)/"), 3)
-        child.stop(signal.SIGINT)
+        law(child.stop(signal.SIGINT), 3)
     ordered(live, 3)
 
 

@@ -419,14 +419,14 @@ def test_a_start_that_fails_leaves_no_thread(live: Live) -> None:
 # ---------------------------------------------------------------------------- forks and the end
 
 
-def run(script: str, live: Live) -> Any:
+def run(script: str, live: Live, *, seconds: float = 30.0) -> Any:
     """Run a program to its end, and return what it has printed as JSON, or nothing."""
     done = subprocess.run(  # noqa: S603 - our own interpreter and text
         [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
         env=live.environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=seconds,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -751,6 +751,133 @@ def test_a_fork_while_a_client_starts(live: Live, delay: float) -> None:
     )
     assert counts == [1, 400]
     assert len({event["messageId"] for event in live.events}) == 401
+
+
+SLOW = """
+import json, os, socket, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from asyncanalytics import Client
+
+library, looked_up, begun = threading.Lock(), socket.getaddrinfo, threading.Event()
+
+def getaddrinfo(*args, **hints):
+    with library:  # as those in the C library, it is not made anew in a child
+        begun.set()
+        time.sleep(0.3)
+        return looked_up(*args, **hints)
+
+socket.getaddrinfo = getaddrinfo
+client, other = (Client(endpoint="http://localhost:%s") for _ in range(2))
+for each in (client, other):
+    each.track("From Parent", user_id="u1")
+begun.wait()
+"""
+
+THE_FORK = """
+pid = os.fork()
+if pid == 0:
+    client.track("From Child", user_id="u1")
+    print(json.dumps(client.close().delivered), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_while_names_are_looked_up(live: Live) -> None:
+    """A fork waits for the lookups of all clients, so no child inherits a lock of theirs."""
+    script = SLOW % live.url.rpartition(":")[2] + THE_FORK
+    counts = run(
+        script + "print(json.dumps([client.close().delivered, other.close().delivered]))", live
+    )
+    assert counts == [1, [1, 1]]
+    assert len({event["messageId"] for event in live.events}) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_slow_lookup_holds_up_no_start(live: Live) -> None:
+    """While one client looks a name up, another starts, and looks one up beside it."""
+    script = (
+        SLOW % live.url.rpartition(":")[2]
+        + """
+before = time.monotonic()
+with Client(endpoint="http://localhost:1") as third:
+    print(json.dumps(library.locked()), flush=True)
+    for each in (client, other):
+        each.close()
+print(json.dumps(client.stats().delivered + other.stats().delivered))
+"""
+    )
+    assert run(script, live) == [True, 2]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+@pytest.mark.parametrize("raised", ["pass", "raise KeyboardInterrupt"])
+def test_a_signal_while_a_fork_waits(live: Live, raised: str) -> None:
+    """Its handler may fork too; what it raises is Python's to say, and the child begins anew."""
+    script = (
+        SLOW % live.url.rpartition(":")[2]
+        + f"""
+import signal, sys
+said = []
+sys.unraisablehook = lambda found: said.append(found.exc_type.__name__)
+children = []
+
+def handle(*_):
+    if os.getpid() == parent:
+        children.append(os.fork())
+        if not children[-1]:
+            os._exit(0)
+    {raised}
+
+parent = os.getpid()
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+pid = os.fork()
+if pid == 0:
+    print(json.dumps(client.stats().accepted), flush=True)
+    os._exit(0)
+for each in (pid, *children):
+    os.waitpid(each, 0)
+print(json.dumps([len(children), len(said), client.close().delivered, other.close().delivered]))
+"""
+    )
+    assert run(script, live) == [0, [1, int(raised != "pass"), 1, 1]]
+
+
+MANY = """
+import json, os, random, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from asyncanalytics import Client
+
+def in_a_child(work):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(work())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+def deliver():
+    client.track("From Child", user_id="u1")
+    return int(client.close(5).delivered != 1)
+
+def fork_soon():
+    client.track("From Parent", user_id="u1")
+    time.sleep(random.random() * 0.003)
+    in_a_child(deliver)
+    return int(client.close(5).delivered != 1)
+
+Client().start()  # imports what each would import
+for _ in range(50):  # each in a process that has not looked up a name before
+    client = Client(endpoint="http://localhost:%s")
+    in_a_child(fork_soon)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forks_in_the_first_moments(live: Live) -> None:
+    """Whenever a fork comes after the first call, its child delivers."""
+    assert run(MANY % live.url.rpartition(":")[2], live, seconds=55) == []
+    assert len({event["messageId"] for event in live.events}) == 100
 
 
 FORK = """
