@@ -104,7 +104,7 @@ class Journal:
         self._spare = 0  # bytes that the quota leaves, or fewer
         self._early: list[Mapping[str, int]] = []  # found before the spool was here
         self._timer: asyncio.TimerHandle | None = None
-        self.is_failing = False
+        self.is_failing = self._is_hanging = False
         opening = asyncio.ensure_future(_in_thread(self._opened))
         try:
             self._spool = await asyncio.shield(opening)
@@ -178,18 +178,26 @@ class Journal:
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 await self.landing()
+        self._is_hanging = not self._last.has_landed
         for group in [*self._under_way, self._group]:
             self._land(group, [])
 
     async def save(self, destination: str, receipts: Sequence[Receipt]) -> None:
-        """Try again to have calls written that the disk had refused."""
+        """Try again to have calls written that the disk had refused, unless it does not answer."""
+        if self._is_hanging:
+            return
         now = time.time()
         entries = [
             Entry(destination, each.call, each.message_id, each.body, now) for each in receipts
         ]
-        with suppress(SpoolError, TimeoutError):
+        try:
             async with asyncio.timeout(_PATIENCE):
                 numbers = await asyncio.wrap_future(self._open.append(entries))
+        except TimeoutError:
+            self._is_hanging = True
+        except SpoolError:
+            pass
+        else:
             for receipt, number in zip(receipts, numbers, strict=True):
                 receipt.number = abs(number)  # it may be there after all
 
@@ -319,11 +327,22 @@ class Journal:
             self.is_failing, self._since = True, self._loop.time()
             said = error if isinstance(error, AnalyticsError) else describe(error)
             logger.error("%s; calls are kept in memory only until it takes them again", said)
+            self._loop.call_later(_TRY_AGAIN, self._probe)
         elif error is None and self.is_failing:
             self.is_failing = False
             seconds = self._loop.time() - self._since
             logger.warning("the spool takes calls again after %.1f s", seconds)
             self._let_in()
+
+    def _probe(self) -> None:
+        """Ask whether the disk takes calls again: while memory is full, nobody puts one."""
+        if self._spool is not None and self.is_failing:
+            self._tell(self._spool.append([]), self._probed)
+
+    def _probed(self, done: Future[Sequence[int]]) -> None:
+        self._note(done.exception())
+        if self.is_failing:
+            self._loop.call_later(_TRY_AGAIN, self._probe)
 
 
 def _let_go(opening: asyncio.Future[Spool]) -> None:

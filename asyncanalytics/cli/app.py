@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from asyncanalytics._version import __version__
-from asyncanalytics.cli import calls
+from asyncanalytics.cli import calls, spool
 from asyncanalytics.cli.collect import collect
 from asyncanalytics.cli.demo import demo
 from asyncanalytics.cli.exits import EPILOG, Exit, code_of
@@ -54,6 +54,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(epilog=EPILOG, rich_help_panel=_panel)(_command)
+app.add_typer(spool.app, name="spool", epilog=EPILOG, rich_help_panel="Look up")
 
 
 def run(args: Sequence[str] | None = None) -> int:

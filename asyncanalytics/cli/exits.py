@@ -19,7 +19,7 @@ class Exit(IntEnum):
     OK = 0
     """Done; every call was delivered."""
     NOT_DELIVERED = 1
-    """The endpoint refused something, or the client gave it up."""
+    """The endpoint refused something, or the client gave it up; or it is damaged on disk."""
     USAGE = 2
     """The command line, a call or a line of input is wrong."""
     CONFIGURATION = 3
@@ -33,7 +33,7 @@ class Exit(IntEnum):
 
 
 EPILOG = (
-    "Exit codes: 0 done, every call delivered; 1 not delivered (refused or given up); "
+    "Exit codes: 0 done, every call delivered; 1 not delivered (refused or given up), or damaged; "
     "2 wrong command line or input; 3 missing or unusable key, endpoint, file, address or "
     "extra; 4 out of time; 5 the demo proved nothing; 130 interrupted."
 )

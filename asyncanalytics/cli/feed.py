@@ -15,6 +15,7 @@ import typer
 
 from asyncanalytics.calls import MODELS, Call
 from asyncanalytics.cli.exits import Exit, Failure, leave
+from asyncanalytics.cli.letters import VERDICT_KEY
 from asyncanalytics.cli.lines import MAX_LINE, lines, open_input
 from asyncanalytics.cli.options import Json, Verbose, Where, WriteKey
 from asyncanalytics.cli.output import complain, note, overhear, print_json, say
@@ -160,4 +161,5 @@ def _call(line: bytes) -> Call:
     kind = fields.get("type") if isinstance(fields, dict) else None
     if not isinstance(kind, str) or kind not in MODELS:
         raise Failure(f"give an object whose type is one of {', '.join(MODELS)}", Exit.USAGE)
+    fields.pop(VERDICT_KEY, None)  # where `spool export` wrote the line
     return WIRES[kind].build(fields)

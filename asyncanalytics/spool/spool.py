@@ -81,7 +81,7 @@ class Spool(AbstractContextManager["Spool"]):
         A call whose id waits already at its destination is kept once; the number of the one that
         waits is returned below 0. Raises SpoolFull at once. The future fails with a
         SpoolUnavailable, where what failed may still be found after a restart; if it can be
-        cancelled, nothing is kept.
+        cancelled, nothing is kept. An append of nothing says whether the disk takes anything.
         """
         self._check()
         rows = [stored(entry, self._sealing) for entry in entries]

@@ -225,6 +225,8 @@ class Writer:
             with store.transaction():
                 before = self._keeper.news.since_known(store)
                 numbers = store.append(rows)
+                if appends and not rows:
+                    store.touch()
                 last = store.next_seq - 1
                 store.remove(gone)
                 results = [job.do(store) for job in changes]
