@@ -8,6 +8,7 @@ bound here, validate, middleware, encode once, find room, put.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import warnings
@@ -17,6 +18,7 @@ from contextvars import Context
 from enum import Enum
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, TypedDict
+from weakref import WeakSet
 
 import anyio
 
@@ -180,6 +182,7 @@ class AsyncClient(Verbs):
         self._shutdown_timeout = shutdown_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0  # of the process that has started it
+        self._has_warned = False
         self._open_on: object = _NOWHERE  # the loop, while calls are taken
         self._claimed: list[BaseDestination] = []
         self._closing: asyncio.Task[None] | None = None
@@ -223,8 +226,9 @@ class AsyncClient(Verbs):
         for flusher in self._flushers:
             # Its tasks live as long as the client: the place of this start is not theirs.
             Context().run(flusher.start)
-        self._state = State.OPEN
+        self._state, self._has_warned = State.OPEN, False
         self._open_on = self._loop
+        _unclosed.add(self)
 
     async def flush(self, timeout: float | None = None) -> Stats:
         """Send without lingering, and wait until all calls accepted before this are settled.
@@ -370,6 +374,7 @@ class AsyncClient(Verbs):
         await asyncio.gather(*(flusher.stop() for flusher in self._flushers))
         await self._let_go()
         self._state, self._loop = State.CLOSED, None
+        _unclosed.discard(self)
         after = self.stats()
         when = "with its loop" if cancellation else f"at the deadline of {seconds:g} s"
         if lost := _closed_drops(after) - _closed_drops(before):
@@ -442,8 +447,10 @@ class AsyncClient(Verbs):
         return Closed()
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
-        """Warn of a client that was started and never closed."""
-        if getattr(self, "_state", None) is State.OPEN and not self._is_forked():
+        """Warn, once, of a client that was started and never closed."""
+        is_open = getattr(self, "_state", None) is State.OPEN
+        if is_open and not self._has_warned and not self._is_forked():
+            self._has_warned = True
             pending = self.stats().pending
             text = f"unclosed AsyncClient with {pending} events pending: await client.aclose()"
             warn(text, ResourceWarning, source=self)
@@ -565,6 +572,16 @@ class AsyncClient(Verbs):
 def _is_opted_out() -> bool:
     source = current.get()
     return source is not None and source.binding().opted_out
+
+
+_unclosed: WeakSet[AsyncClient] = WeakSet()
+
+
+@atexit.register
+def _warn_of_the_unclosed() -> None:
+    """Warn while Python still can: where a request is under way, anyio keeps hold of its client."""
+    for client in list(_unclosed):
+        client.__del__()
 
 
 def _require(condition: bool, rule: str) -> None:  # noqa: FBT001 - reads as an assertion

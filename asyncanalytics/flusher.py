@@ -14,6 +14,7 @@ import asyncio
 import inspect
 import logging
 import random
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ class Flusher:
     def _renew(self) -> None:
         """Make what belongs to one start; the ledger outlives it."""
         self.buffer: Buffer = self._new_buffer()
-        self.hooks: set[asyncio.Task[None]] = set()
+        self.hooks: set[asyncio.Future[None]] = set()
         """Async hooks that are running."""
         self._pace = Pace(self._max_in_flight)
         self._sends: dict[asyncio.Task[None], Batch] = {}
@@ -190,6 +191,7 @@ class Flusher:
 
     def prepare(self) -> None:
         """Get ready to start, again after a stop. What was left to the spool is its own now."""
+        self._clock = asyncio.get_running_loop().time
         if self._is_stopping:
             self.ledger.accepted -= self.buffer.pending
             self._renew()
@@ -494,19 +496,27 @@ class Flusher:
     def _call_hook(self, outcome: Outcome, receipts: Sequence[Receipt]) -> None:
         try:
             result = self._on_settle(outcome, receipts)  # type: ignore[misc]
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the user's code
+        except BaseException as error:
+            if _ends_the_program(error):
+                raise
             # Nothing was awaited, so a cancellation here is not this task's: delivery goes on.
             self._hook_failed(error)
             return
         if inspect.isawaitable(result):
-            task = asyncio.ensure_future(self._await_hook(result))
+            # A task of its own, and nothing around it that could end before it has begun.
+            task = asyncio.ensure_future(result if _is_main() else _contained(result))
             self.hooks.add(task)
-            task.add_done_callback(self.hooks.discard)
+            task.add_done_callback(self._hook_ended)
 
-    async def _await_hook(self, result: Awaitable[None]) -> None:
-        try:
-            await result
-        except Exception as error:  # noqa: BLE001 - as above
+    def _hook_ended(self, task: asyncio.Future[None]) -> None:
+        self.hooks.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+        elif isinstance(task, asyncio.Task) and not task.cancelling():
+            error = asyncio.CancelledError()  # its own: nobody has cancelled it
+        else:
+            error = None
+        if error is not None:
             self._hook_failed(error)
 
     def _hook_failed(self, error: BaseException) -> None:
@@ -546,7 +556,23 @@ def _is_hiccup(verdict: Verdict, batch: Batch) -> bool:
     return isinstance(verdict, Retry) and verdict.at_once and not batch.retries
 
 
-async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _ends_the_program(error: BaseException) -> bool:
+    """Whether that is what the error is for; in another thread it would end only our loop."""
+    return isinstance(error, KeyboardInterrupt | SystemExit) and _is_main()
+
+
+async def _contained(hook: Awaitable[None]) -> None:
+    try:
+        await hook
+    except (KeyboardInterrupt, SystemExit) as error:
+        raise RuntimeError("a hook must not end its thread") from error
+
+
+async def _cancel(tasks: Collection[asyncio.Future[None]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:

@@ -8,6 +8,7 @@ Promises:
   and what the hooks and transports of a user's own client raise.
 - A request that outlasts its total time is cancelled, and its pool retires: httpx 0.28 can leave
   a connection of a cancelled request taken for ever, so a fresh pool takes over.
+- What a server said beyond an answer is not taken for the answer to the next request.
 - The own pool keeps no cookies: what an endpoint sets would only grow, and travel with the key.
 """
 
@@ -62,17 +63,27 @@ class _Pool:
 class _Trace:
     """What httpcore tells of one request, by its `trace` extension."""
 
-    __slots__ = ("_connected", "_sent")
+    __slots__ = ("_connected", "_sent", "_waited")
 
     def __init__(self) -> None:
         self._connected = False
         self._sent = False
+        self._waited = False
 
     async def __call__(self, event: str, _: Mapping[str, Any]) -> None:
         if event.startswith("connection.connect_"):
             self._connected = True
         elif event.endswith(".send_request_headers.started"):
             self._sent = True
+        elif event == "http11.receive_response_headers.started":
+            asyncio.get_running_loop().call_soon(self._wait)
+        elif event == "http11.receive_response_headers.complete" and not self._waited:
+            # Whatever comes over a network takes a turn of the loop at least: this was here
+            # already. Raised in here, it has httpcore close the connection.
+            raise NoAnswer("an answer that came before its request", stale=self.reused)
+
+    def _wait(self) -> None:
+        self._waited = True
 
     @property
     def reused(self) -> bool:

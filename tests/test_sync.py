@@ -1029,3 +1029,26 @@ def test_an_example_of_the_docs_runs(
     assert {event["userId"] for event in live.events} >= {"u1"}
     if name == "nightly.py":
         assert {event["context"]["locale"] for event in live.events} == {"de-CH"}
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_hook_that_would_end_its_thread(
+    live: Live, kind: type[BaseException], *, is_async: bool
+) -> None:
+    """It is counted as one that failed; delivery goes on, and so do later calls."""
+
+    def leave(*_: object) -> None:
+        raise kind
+
+    async def leave_later(*_: object) -> None:
+        leave()
+
+    with Client(on_settle=leave_later if is_async else leave) as client:
+        for number in range(3):
+            receipt = client.track("Job Done", user_id=f"u{number}")
+            assert client.settled(receipt, timeout=10).delivered
+    stats = client.stats()
+    assert stats.is_balanced
+    assert (stats.delivered, len(live.events)) == (3, 3)
+    assert [each.hook_errors for each in stats.destinations.values()] == [3]
