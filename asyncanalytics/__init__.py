@@ -40,6 +40,7 @@ from asyncanalytics.errors import (
     WrongLoop,
 )
 from asyncanalytics.middleware import Middleware
+from asyncanalytics.oauth import OAuth
 from asyncanalytics.receipts import FanOut, Outcome, Receipt
 from asyncanalytics.settings import Batching, Queueing, Retrying, Sealing, Sending, Spooling
 from asyncanalytics.stats import DestinationStats, Stats
@@ -76,6 +77,7 @@ __all__ = [
     "MissingExtra",
     "NotDelivered",
     "NotStarted",
+    "OAuth",
     "Outcome",
     "Page",
     "QueueFull",

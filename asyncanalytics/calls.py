@@ -9,7 +9,7 @@ derived from them.
 """
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -66,7 +66,10 @@ def as_object(value: object) -> dict[Any, Any]:
         return value.wire()
     if isinstance(value, BaseModel):
         # Its defaults are data too. No warnings: pydantic's would show the values.
-        value = value.model_dump(by_alias=True, warnings=False)
+        try:
+            value = value.model_dump(by_alias=True, warnings=False)
+        except Exception:  # noqa: BLE001 - the model's own code; its text may show a payload
+            raise PydanticCustomError("object", "is a model that cannot be read") from None
     if isinstance(value, Mapping):
         try:
             return dict(value)
@@ -131,8 +134,22 @@ Name = Annotated[str, Field(min_length=1)]
 MessageId = Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_ID)]
 
 
+class _Withheld:
+    """What a repr has in the place of a value."""
+
+    def __repr__(self) -> str:
+        return "…"
+
+
+_WITHHELD = _Withheld()
+_SHOWN = frozenset({"type", "event", "message_id", "timestamp"})
+
+
 class _Fields(BaseModel):
-    """Shared ways: both spellings are taken, unknown fields are carried, errors show no values."""
+    """Shared ways: both spellings are taken, unknown fields are carried.
+
+    Neither errors nor reprs show values: both come into logs and reports, and they are personal.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         alias_generator=AliasGenerator(alias=to_camel),
@@ -140,6 +157,12 @@ class _Fields(BaseModel):
         extra="allow",
         hide_input_in_errors=True,
     )
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        """Name what is there; `wire` and `model_dump` show what it says."""
+        for name, value in self:
+            if value is not None:
+                yield name, value if name in _SHOWN else _WITHHELD
 
     def wire(self) -> dict[str, Any]:
         """Return the fields that are not None, and all unknown ones, as they are on the wire."""

@@ -41,6 +41,7 @@ from asyncanalytics.errors import (
 from asyncanalytics.flusher import Flusher
 from asyncanalytics.receipts import FanOut, Outcome, Receipt
 from asyncanalytics.routing import Route, Router
+from asyncanalytics.secret import Secret
 from asyncanalytics.settings import Batching, Queueing, Retrying, Sending, Spooling
 from asyncanalytics.stats import Stats
 from asyncanalytics.transport import Transport, check_http2
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from asyncanalytics.endpoints import Endpoint
     from asyncanalytics.journal import Journal
     from asyncanalytics.middleware import Middleware
+    from asyncanalytics.oauth import OAuth
     from asyncanalytics.receipts import SettleHook
     from asyncanalytics.wire import CallWire
 
@@ -97,11 +99,12 @@ class AsyncClient(Verbs):
 
     def __init__(
         self,
-        write_key: str | None = None,
+        write_key: str | Secret | None = None,
         *,
         endpoint: Endpoint | str | None = None,
         destinations: Iterable[BaseDestination] | None = None,
         name: str | None = None,
+        oauth: OAuth | None = None,
         middleware: Iterable[Middleware] = (),
         batching: Batching | None = None,
         queueing: Queueing | None = None,
@@ -120,6 +123,7 @@ class AsyncClient(Verbs):
                 out: `ASYNCANALYTICS_ENDPOINT`, or Segment.
             destinations: several places to send to, instead of a key and an endpoint.
             name: the destination's name in stats and logs; its endpoint's, unless given.
+            oauth: an OAuth app whose tokens sign the requests in place of the key.
             middleware: functions from call to call or None, run in order on every call.
             batching: how calls are gathered into requests.
             queueing: how much may be pending for each destination, and what happens beyond.
@@ -140,13 +144,16 @@ class AsyncClient(Verbs):
         Raises:
             ConfigurationError: if the key, the endpoint or a setting cannot work.
         """
+        key = None if write_key is None else Secret(write_key)
+        del write_key  # what fails below shows this frame
         self._state = State.NEW
         self._disabled = _env_flag("ASYNCANALYTICS_DISABLED") if disabled is None else disabled
         if destinations is None:
-            destinations = [self._only_destination(write_key, endpoint, name)]
-        elif write_key is not None or endpoint is not None or name is not None:
+            destinations = [self._only_destination(key, endpoint, name, oauth)]
+        elif any(given is not None for given in (key, endpoint, name, oauth)):
             raise ConfigurationError(
-                "give either a write key with its endpoint and name, or destinations, not both"
+                "give either a write key with its endpoint, name and oauth, or destinations, "
+                "not both"
             )
         _require(isinstance(destinations, Iterable), "destinations must be a list of them")
         _require(isinstance(middleware, Iterable), "middleware must be a list of functions")
@@ -191,16 +198,20 @@ class AsyncClient(Verbs):
         self._breathless = 0
 
     def _only_destination(
-        self, write_key: str | None, endpoint: Endpoint | str | None, name: str | None
+        self,
+        key: Secret | None,
+        endpoint: Endpoint | str | None,
+        name: str | None,
+        oauth: OAuth | None,
     ) -> Destination:
-        key = write_key or os.environ.get("ASYNCANALYTICS_WRITE_KEY", "")
+        key = key or Secret(os.environ.get("ASYNCANALYTICS_WRITE_KEY", ""))
         where = endpoint or os.environ.get("ASYNCANALYTICS_ENDPOINT") or endpoints.segment()
         if isinstance(where, str):
             where = endpoints.parse(where)
         _require(isinstance(where, endpoints.Endpoint), "endpoint must be an Endpoint or text")
         if self._disabled and not key:
-            key = "disabled"  # so that a development machine needs none
-        return Destination(key, endpoint=where, name=name)
+            key = Secret("disabled")  # so that a development machine needs none
+        return Destination(key, endpoint=where, name=name, oauth=oauth)
 
     # -------------------------------------------------------------------------------------- life
 

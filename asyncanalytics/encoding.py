@@ -35,6 +35,7 @@ from typing import Any
 
 import orjson
 from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic_core import PydanticSerializationError
 from uuid_utils import uuid4, uuid5, uuid7
 
 from asyncanalytics._version import __version__
@@ -144,6 +145,8 @@ def _duration(value: timedelta) -> str:
 def _model(value: BaseModel) -> dict[str, Any]:
     try:
         return value.model_dump(by_alias=True, warnings=False)  # a warning would show values
+    except PydanticSerializationError:
+        raise TypeError("its own code raised an error as it was read") from None
     except ValueError:
         raise TypeError(_TOO_DEEP) from None
 

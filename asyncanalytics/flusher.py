@@ -352,12 +352,9 @@ class Flusher:
         """With a spool, wait for a refused key to be put right instead of refusing the events."""
         if not (isinstance(verdict, Halt) and self.buffer.keeps):
             return verdict
-        text = (
-            "the write key is refused (status %d): check the key and the endpoint's region; "
-            "events are kept in the spool, and the key is tried again every %g s"
-        )
-        self._say("halt", logging.ERROR, text, verdict.status, self.retrying.cap)
-        return Retry("the write key is refused", status=verdict.status, after=self.retrying.cap)
+        text = "%s; events are kept in the spool, and it is tried again every %g s"
+        self._say("halt", logging.ERROR, text, _problem(verdict), self.retrying.cap)
+        return Retry("the key is refused", status=verdict.status, after=self.retrying.cap)
 
     def _is_over(self, batch: Batch, failures: int, delay: float) -> bool:
         """Whether a batch has been tried often and long enough."""
@@ -442,11 +439,8 @@ class Flusher:
         self._settle(batch, arrived, outcome)
 
     def _halt(self, batch: Batch, verdict: Halt) -> None:
-        text = (
-            "the write key is refused (status %d): check the key and the endpoint's region; "
-            "events are rejected, and the key is tried again every %g s"
-        )
-        self._say("halt", logging.ERROR, text, verdict.status, self.retrying.cap)
+        text = "%s; events are rejected, and it is tried again every %g s"
+        self._say("halt", logging.ERROR, text, _problem(verdict), self.retrying.cap)
         outcome = self._rejected(Rejected(verdict.status), batch.attempts)
         never_sent = self._rejected(Rejected(verdict.status), 0)
         self._halted = (self._clock() + self.retrying.cap, never_sent)
@@ -554,6 +548,13 @@ def _is_cancelled() -> bool:
 def _is_hiccup(verdict: Verdict, batch: Batch) -> bool:
     """Whether a kept-alive connection had gone stale: tried again at once, once."""
     return isinstance(verdict, Retry) and verdict.at_once and not batch.retries
+
+
+def _problem(verdict: Halt) -> str:
+    return verdict.problem or (
+        f"the write key is refused (status {verdict.status}): check the key and the endpoint's "
+        "region"
+    )
 
 
 def _is_main() -> bool:

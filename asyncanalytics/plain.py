@@ -1,3 +1,4 @@
+# ruff: noqa: BLE001 - what is caught is raised again, in a frame without the call
 """The six verbs as plain functions, over one way to take a call.
 
 What they promise is what the awaited verbs promise (`verbs.py`), with the thread in place of the
@@ -9,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from asyncanalytics.secret import Unpicklable, stripped
 from asyncanalytics.verbs import common
 from asyncanalytics.wire import ALIAS, GROUP, IDENTIFY, PAGE, SCREEN, TRACK, WIRES
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from asyncanalytics.wire import CallWire
 
 
-class PlainVerbs(ABC):
+class PlainVerbs(Unpicklable, ABC):
     """identify, track, page, screen, group and alias, for threads."""
 
     @abstractmethod
@@ -42,7 +44,12 @@ class PlainVerbs(ABC):
         """Say who the user is: tie traits to an id."""
         fields: dict[str, Any] = {} if traits is None else {"traits": traits}
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(IDENTIFY, fields)
+        try:
+            return self._take(IDENTIFY, fields)
+        except BaseException as error:
+            failure = error
+        del user_id, anonymous_id, traits, context, integrations, fields
+        raise stripped(failure)
 
     def track(
         self,
@@ -61,7 +68,12 @@ class PlainVerbs(ABC):
         if properties is not None:
             fields["properties"] = properties
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(TRACK, fields)
+        try:
+            return self._take(TRACK, fields)
+        except BaseException as error:
+            failure = error
+        del event, user_id, anonymous_id, properties, context, integrations, fields
+        raise stripped(failure)
 
     def page(
         self,
@@ -80,7 +92,12 @@ class PlainVerbs(ABC):
         """Say that the user saw a web page."""
         fields = _view(name, category, section, properties)
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(PAGE, fields)
+        try:
+            return self._take(PAGE, fields)
+        except BaseException as error:
+            failure = error
+        del name, user_id, anonymous_id, properties, context, integrations, fields
+        raise stripped(failure)
 
     def screen(
         self,
@@ -99,7 +116,12 @@ class PlainVerbs(ABC):
         """Say that the user saw a screen of an app."""
         fields = _view(name, category, section, properties)
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(SCREEN, fields)
+        try:
+            return self._take(SCREEN, fields)
+        except BaseException as error:
+            failure = error
+        del name, user_id, anonymous_id, properties, context, integrations, fields
+        raise stripped(failure)
 
     def group(
         self,
@@ -118,7 +140,12 @@ class PlainVerbs(ABC):
         if traits is not None:
             fields["traits"] = traits
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._take(GROUP, fields)
+        try:
+            return self._take(GROUP, fields)
+        except BaseException as error:
+            failure = error
+        del group_id, user_id, anonymous_id, traits, context, integrations, fields
+        raise stripped(failure)
 
     def alias(
         self,
@@ -133,11 +160,21 @@ class PlainVerbs(ABC):
         """Say that two ids are one user: `user_id` is the new one, `previous_id` the old one."""
         fields: dict[str, Any] = {"previousId": previous_id}
         common(fields, user_id, None, context, integrations, timestamp, message_id)
-        return self._take(ALIAS, fields)
+        try:
+            return self._take(ALIAS, fields)
+        except BaseException as error:
+            failure = error
+        del user_id, previous_id, context, integrations, fields
+        raise stripped(failure)
 
     def send(self, call: Call) -> Receipt:
         """Accept a ready model, such as `Track(event=..., user_id=...)`."""
-        return self._take(WIRES[call.type], call.wire())
+        try:
+            return self._take(WIRES[call.type], call.wire())
+        except BaseException as error:
+            failure = error
+        del call
+        raise stripped(failure)
 
 
 def _view(

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from asyncanalytics.secret import Unpicklable
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
@@ -35,7 +37,7 @@ class Outcome:
         return self.kind == "delivered"
 
 
-class Receipt:
+class Receipt(Unpicklable):
     """One accepted call. `message_id` is the id it has on the wire."""
 
     __slots__ = ("__weakref__", "_waiter", "body", "call", "message_id", "number", "outcome")

@@ -64,6 +64,8 @@ class Halt:
     """The endpoint refuses the key: nothing will get through until that is mended."""
 
     status: int
+    problem: str = ""
+    """What is refused, and what to check, if it is not the key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from asyncanalytics.errors import Closed, InvalidCall, LifecycleError
 from asyncanalytics.handover import Handover
 from asyncanalytics.plain import PlainVerbs
 from asyncanalytics.receipts import Receipt
+from asyncanalytics.secret import Secret, stripped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from asyncanalytics.destinations import BaseDestination
     from asyncanalytics.endpoints import Endpoint
     from asyncanalytics.middleware import Middleware
+    from asyncanalytics.oauth import OAuth
     from asyncanalytics.receipts import Outcome, SettleHook
     from asyncanalytics.settings import Batching, Queueing, Retrying, Sending, Spooling
     from asyncanalytics.stats import Stats
@@ -59,6 +61,7 @@ class ClientSettings(TypedDict, total=False):
     endpoint: Endpoint | str | None
     destinations: Iterable[BaseDestination] | None
     name: str | None
+    oauth: OAuth | None
     middleware: Iterable[Middleware]
     batching: Batching | None
     queueing: Queueing | None
@@ -133,7 +136,11 @@ class _Background:
 
         async def moved() -> Result:
             self._move()
-            return await function()
+            try:
+                return await function()
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failure = error
+            raise stripped(failure)
 
         try:
             future = self._portal.start_task_soon(moved)
@@ -201,7 +208,9 @@ class Client(PlainVerbs):
     in the queue, the thread waits: on an event loop's own thread use `AsyncClient`.
     """
 
-    def __init__(self, write_key: str | None = None, **settings: Unpack[ClientSettings]) -> None:
+    def __init__(
+        self, write_key: str | Secret | None = None, **settings: Unpack[ClientSettings]
+    ) -> None:
         """Set up a client as `AsyncClient` does; no thread runs before the first call.
 
         `on_settle` runs in the background thread. It must not wait for this client.
@@ -209,17 +218,19 @@ class Client(PlainVerbs):
         Raises:
             ConfigurationError: if the key, the endpoint or a setting cannot work.
         """
+        key = Secret(write_key) if write_key else None
+        del write_key  # what fails below shows this frame
         if settings.get("destinations") is None:
             # Asked once: a forked child may find the environment changed.
-            write_key = write_key or os.environ.get("ASYNCANALYTICS_WRITE_KEY")
+            key = key or Secret(os.environ.get("ASYNCANALYTICS_WRITE_KEY", ""))
             endpoint = settings.get("endpoint") or os.environ.get("ASYNCANALYTICS_ENDPOINT")
             settings["endpoint"] = endpoint
-        self._write_key = write_key
+        self._write_key = key
         for name in ("destinations", "middleware"):
             if isinstance(given := settings.get(name), Iterator):
                 settings[name] = list(given)  # read again in a forked child
         self._settings = settings
-        self._client = AsyncClient(write_key, **settings)
+        self._client = AsyncClient(key, **settings)
         settings["disabled"] = self._client._disabled  # noqa: SLF001 - its own facade
         self._renew()
         process.clients.add(self)
@@ -340,7 +351,8 @@ class Client(PlainVerbs):
 
     def __repr__(self) -> str:
         """Name the destinations and the state; keys never show."""
-        return repr(self._client).replace("<AsyncClient", "<Client")
+        client = getattr(self, "_client", None)  # a constructor that fails is shown in tracebacks
+        return "<Client>" if client is None else repr(client).replace("<AsyncClient", "<Client")
 
     def _start(self, *, anew: bool = True) -> _Background:
         process.must_be_able_to_start()

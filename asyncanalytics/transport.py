@@ -10,6 +10,7 @@ Promises:
   a connection of a cancelled request taken for ever, so a fresh pool takes over.
 - What a server said beyond an answer is not taken for the answer to the next request.
 - The own pool keeps no cookies: what an endpoint sets would only grow, and travel with the key.
+- What fails shows neither a request's headers nor its content, in none of the frames it came by.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import asyncio
 import importlib
 import sys
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ import anyio
 
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer
 from asyncanalytics.retrying import MAX_ANSWER
+from asyncanalytics.secret import Unpicklable, stripped
 
 if TYPE_CHECKING:
     import ssl
@@ -49,8 +51,8 @@ class Answer:
     """What came back: the headers' names are in lower case, the body may be cut."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ class _Trace:
         return self._sent and not self._connected
 
 
-class Transport:
+class Transport(Unpicklable):
     """The pool that a client's destinations share."""
 
     def __init__(self, sending: Sending, *, connections: int) -> None:
@@ -125,13 +127,17 @@ class Transport:
                 return await self._exchange(pool.client, url, headers, content)
         except TimeoutError:
             self._retire(pool)
-            raise NoAnswer(f"no whole answer within {self._sending.timeout:g} s") from None
+            failure: BaseException = NoAnswer(f"no whole answer within {self._sending.timeout:g} s")
         except (self._library.HTTPError, self._library.StreamError, *_LET_THROUGH) as error:
-            raise NoAnswer(type(error).__name__) from None
+            failure = NoAnswer(type(error).__name__)
+        except BaseException as error:  # noqa: BLE001 - raised below, without what was sent
+            failure = error
         finally:
             pool.requests -= 1
             if pool.retired and not pool.requests:
                 await _close(pool)
+        del headers, content
+        raise stripped(failure)
 
     async def aclose(self) -> None:
         """Close the pool, unless it is the user's own."""

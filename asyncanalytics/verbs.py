@@ -1,3 +1,4 @@
+# ruff: noqa: BLE001 - what is caught is raised again, in a frame without the call
 """The six verbs and their `_nowait` twins, as every kind of client has them.
 
 What all verbs promise:
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncanalytics import encoding
 from asyncanalytics.errors import DeliveryTimeout, NotDelivered
+from asyncanalytics.secret import Unpicklable, stripped
 from asyncanalytics.wire import ALIAS, GROUP, IDENTIFY, PAGE, SCREEN, TRACK, WIRES
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     Moment = datetime | str
 
 
-class Verbs(ABC):
+class Verbs(Unpicklable, ABC):
     """identify, track, page, screen, group and alias, over one way to submit a call."""
 
     __slots__ = ()
@@ -80,7 +82,12 @@ class Verbs(ABC):
         if traits is not None:
             fields["traits"] = traits
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._try(IDENTIFY, fields) or await self._submit(IDENTIFY, fields)
+        try:
+            return self._try(IDENTIFY, fields) or await self._submit(IDENTIFY, fields)
+        except BaseException as error:
+            failure = error
+        del user_id, anonymous_id, traits, context, integrations, fields
+        raise stripped(failure)
 
     def identify_nowait(
         self,
@@ -98,7 +105,12 @@ class Verbs(ABC):
         if traits is not None:
             fields["traits"] = traits
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._submit_nowait(IDENTIFY, fields)
+        try:
+            return self._submit_nowait(IDENTIFY, fields)
+        except BaseException as error:
+            failure = error
+        del user_id, anonymous_id, traits, context, integrations, fields
+        raise stripped(failure)
 
     async def track(
         self,
@@ -117,7 +129,12 @@ class Verbs(ABC):
         if properties is not None:
             fields["properties"] = properties
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._try(TRACK, fields) or await self._submit(TRACK, fields)
+        try:
+            return self._try(TRACK, fields) or await self._submit(TRACK, fields)
+        except BaseException as error:
+            failure = error
+        del event, user_id, anonymous_id, properties, context, integrations, fields
+        raise stripped(failure)
 
     def track_nowait(
         self,
@@ -136,7 +153,12 @@ class Verbs(ABC):
         if properties is not None:
             fields["properties"] = properties
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._submit_nowait(TRACK, fields)
+        try:
+            return self._submit_nowait(TRACK, fields)
+        except BaseException as error:
+            failure = error
+        del event, user_id, anonymous_id, properties, context, integrations, fields
+        raise stripped(failure)
 
     async def page(
         self,
@@ -163,7 +185,12 @@ class Verbs(ABC):
         if properties is not None:
             fields["properties"] = properties
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._try(PAGE, fields) or await self._submit(PAGE, fields)
+        try:
+            return self._try(PAGE, fields) or await self._submit(PAGE, fields)
+        except BaseException as error:
+            failure = error
+        del name, user_id, anonymous_id, properties, context, integrations, fields
+        raise stripped(failure)
 
     def page_nowait(
         self,
@@ -190,7 +217,12 @@ class Verbs(ABC):
         if properties is not None:
             fields["properties"] = properties
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._submit_nowait(PAGE, fields)
+        try:
+            return self._submit_nowait(PAGE, fields)
+        except BaseException as error:
+            failure = error
+        del name, user_id, anonymous_id, properties, context, integrations, fields
+        raise stripped(failure)
 
     async def screen(
         self,
@@ -217,7 +249,12 @@ class Verbs(ABC):
         if properties is not None:
             fields["properties"] = properties
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._try(SCREEN, fields) or await self._submit(SCREEN, fields)
+        try:
+            return self._try(SCREEN, fields) or await self._submit(SCREEN, fields)
+        except BaseException as error:
+            failure = error
+        del name, user_id, anonymous_id, properties, context, integrations, fields
+        raise stripped(failure)
 
     def screen_nowait(
         self,
@@ -244,7 +281,12 @@ class Verbs(ABC):
         if properties is not None:
             fields["properties"] = properties
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._submit_nowait(SCREEN, fields)
+        try:
+            return self._submit_nowait(SCREEN, fields)
+        except BaseException as error:
+            failure = error
+        del name, user_id, anonymous_id, properties, context, integrations, fields
+        raise stripped(failure)
 
     async def group(
         self,
@@ -263,7 +305,12 @@ class Verbs(ABC):
         if traits is not None:
             fields["traits"] = traits
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._try(GROUP, fields) or await self._submit(GROUP, fields)
+        try:
+            return self._try(GROUP, fields) or await self._submit(GROUP, fields)
+        except BaseException as error:
+            failure = error
+        del group_id, user_id, anonymous_id, traits, context, integrations, fields
+        raise stripped(failure)
 
     def group_nowait(
         self,
@@ -282,7 +329,12 @@ class Verbs(ABC):
         if traits is not None:
             fields["traits"] = traits
         common(fields, user_id, anonymous_id, context, integrations, timestamp, message_id)
-        return self._submit_nowait(GROUP, fields)
+        try:
+            return self._submit_nowait(GROUP, fields)
+        except BaseException as error:
+            failure = error
+        del group_id, user_id, anonymous_id, traits, context, integrations, fields
+        raise stripped(failure)
 
     async def alias(
         self,
@@ -297,7 +349,12 @@ class Verbs(ABC):
         """Say that two ids are one user: `user_id` is the new one, `previous_id` the old one."""
         fields: dict[str, Any] = {"previousId": previous_id}
         common(fields, user_id, None, context, integrations, timestamp, message_id)
-        return self._try(ALIAS, fields) or await self._submit(ALIAS, fields)
+        try:
+            return self._try(ALIAS, fields) or await self._submit(ALIAS, fields)
+        except BaseException as error:
+            failure = error
+        del user_id, previous_id, context, integrations, fields
+        raise stripped(failure)
 
     def alias_nowait(
         self,
@@ -312,16 +369,32 @@ class Verbs(ABC):
         """Do as `alias`, without waiting: a full queue raises `QueueFull`."""
         fields: dict[str, Any] = {"previousId": previous_id}
         common(fields, user_id, None, context, integrations, timestamp, message_id)
-        return self._submit_nowait(ALIAS, fields)
+        try:
+            return self._submit_nowait(ALIAS, fields)
+        except BaseException as error:
+            failure = error
+        del user_id, previous_id, context, integrations, fields
+        raise stripped(failure)
 
     async def send(self, call: Call) -> Receipt:
         """Accept a ready model, such as `Track(event=..., user_id=...)`."""
-        wire, fields = WIRES[call.type], call.wire()
-        return self._try(wire, fields) or await self._submit(wire, fields)
+        fields: dict[str, Any] = {}
+        try:
+            wire, fields = WIRES[call.type], call.wire()
+            return self._try(wire, fields) or await self._submit(wire, fields)
+        except BaseException as error:
+            failure = error
+        del call, fields
+        raise stripped(failure)
 
     def send_nowait(self, call: Call) -> Receipt:
         """Do as `send`, without waiting: a full queue raises `QueueFull`."""
-        return self._submit_nowait(WIRES[call.type], call.wire())
+        try:
+            return self._submit_nowait(WIRES[call.type], call.wire())
+        except BaseException as error:
+            failure = error
+        del call
+        raise stripped(failure)
 
     async def deliver(self, call: Call, *, timeout: float | None = None) -> Outcome:
         """Send a call at once, and return when every destination that it is for has it.

@@ -21,14 +21,14 @@ ROOT = Path(asyncanalytics.__file__).parent
 # From the ground up. A room imports from lower lines only; a folder is a family or a house of its
 # own, whose rooms share its line. A room that is not drawn here does not stand.
 PICTURE: list[tuple[str, set[str]]] = [
-    ("ground", {"_version", "errors"}),
+    ("ground", {"_version", "errors", "secret"}),
     ("words", {"settings", "stats"}),
     ("nouns", {"calls", "receipts"}),
     ("the nouns' quick twins", {"binding", "wire"}),
     ("bytes", {"encoding"}),
     ("rules", {"batching", "endpoints", "retrying"}),
     ("the disk", {"spool"}),
-    ("families", {"journal", "middleware", "pace", "transport"}),
+    ("families", {"journal", "middleware", "oauth", "pace", "transport"}),
     ("buffers", {"buffers"}),
     ("destinations", {"destinations"}),
     ("engine", {"flusher", "routing"}),
@@ -49,7 +49,8 @@ FAMILIES = FLOORS["middleware"]
 FACE = FLOORS["asyncanalytics"]
 OPTIONAL = {
     *("arq", "celery", "django", "fastapi", "faststream", "gunicorn", "litestar", "taskiq"),
-    *("h2", "httpx2", "isal", "rich", "starlette", "typer", "uvicorn", "uvicorn_worker"),
+    *("cryptography", "h2", "httpx2", "isal", "jwt"),
+    *("rich", "starlette", "typer", "uvicorn", "uvicorn_worker"),
 }
 
 

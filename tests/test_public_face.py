@@ -40,6 +40,7 @@ NAMES = [
     "MissingExtra",
     "NotDelivered",
     "NotStarted",
+    "OAuth",
     "Outcome",
     "Page",
     "QueueFull",

@@ -472,9 +472,8 @@ async def test_a_disk_that_refuses_is_survived(lab: Lab, folder: Path, logged: A
             assert client._journal.is_failing  # type: ignore[union-attr]
             assert set(made[-5:]).isdisjoint(on_disk(folder))
             assert client.stats().pending == 25
-        while client._journal.is_failing:  # type: ignore[union-attr]
-            again = await large(client)
-            await asyncio.sleep(0.05)
+        await until(lambda: not client._journal.is_failing)  # type: ignore[union-attr]
+        again = await large(client)
         assert again.message_id in on_disk(folder)
         server.then = 200
         await client.flush(10)

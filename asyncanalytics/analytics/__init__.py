@@ -22,6 +22,8 @@ from asyncanalytics import endpoints
 from asyncanalytics._version import __version__
 from asyncanalytics.analytics.client import Client
 from asyncanalytics.analytics.errors import APIError, BadSetting, CallTooLarge, InvalidMessage
+from asyncanalytics.analytics.frames import discreet
+from asyncanalytics.secret import Secret
 
 if TYPE_CHECKING:
     import logging
@@ -90,7 +92,7 @@ _SETTINGS = frozenset(__annotations__) - {"default_client"}
 # ---------------------------------------------------------------------------- the default client
 
 
-def _place() -> tuple[str | None, str | Endpoint | None]:
+def _place() -> tuple[Secret, str | Endpoint | None]:
     """Return the key, and where to send if that is set."""
     if write_key and app_id:
         raise BadSetting("give write_key or app_id: the one is Segment's, the other Astronomer's")
@@ -99,7 +101,7 @@ def _place() -> tuple[str | None, str | Endpoint | None]:
         where = endpoints.rudderstack(dataPlaneUrl)
     if not where and app_id and not os.environ.get("ASYNCANALYTICS_ENDPOINT"):
         where = endpoints.astronomer()
-    return write_key or app_id, where
+    return Secret(write_key or app_id), where
 
 
 def _make() -> Client:
@@ -119,7 +121,7 @@ def _make() -> Client:
         upload_interval=upload_interval,
         log_handler=log_handler,
         oauth_client_id=oauth_client_id,
-        oauth_client_key=oauth_client_key,
+        oauth_client_key=Secret(oauth_client_key),
         oauth_key_id=oauth_key_id,
         oauth_auth_server=oauth_auth_server,
         oauth_scope=oauth_scope,
@@ -162,42 +164,49 @@ def _like(
 
 
 @_like(Client.identify)
+@discreet
 def identify(*args: Any, **given: Any) -> Any:
     """Say who the user is."""
     return _current().identify(*args, **given)
 
 
 @_like(Client.track)
+@discreet
 def track(*args: Any, **given: Any) -> Any:
     """Say what the user did."""
     return _current().track(*args, **given)
 
 
 @_like(Client.page)
+@discreet
 def page(*args: Any, **given: Any) -> Any:
     """Say that the user saw a web page."""
     return _current().page(*args, **given)
 
 
 @_like(Client.screen)
+@discreet
 def screen(*args: Any, **given: Any) -> Any:
     """Say that the user saw a screen of an app."""
     return _current().screen(*args, **given)
 
 
 @_like(Client.group)
+@discreet
 def group(*args: Any, **given: Any) -> Any:
     """Say that the user belongs to a group."""
     return _current().group(*args, **given)
 
 
 @_like(Client.alias)
+@discreet
 def alias(*args: Any, **given: Any) -> Any:
     """Say that two ids are one user: the old one first."""
     return _current().alias(*args, **given)
 
 
 @_like(Client.capture)
+@discreet
 def capture(*args: Any, **given: Any) -> Any:
     """Do as `track`, called as PostHog's `capture` is."""
     return _current().capture(*args, **given)

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from asyncanalytics.analytics.errors import APIError, BadSetting, as_theirs
+from asyncanalytics.analytics.frames import discreet
 from asyncanalytics.analytics.messages import compose, moment, with_library
-from asyncanalytics.analytics.places import Queue, endpoint_of, queueing_of
+from asyncanalytics.analytics.places import Queue, endpoint_of, oauth_of, queueing_of
 from asyncanalytics.binding import current
 from asyncanalytics.encoding import new_id
 from asyncanalytics.errors import Closed, InvalidCall, QueueFull
+from asyncanalytics.secret import Secret, Unpicklable
 from asyncanalytics.settings import Batching, Retrying, Sending
 from asyncanalytics.sync import Client as _Client
 from asyncanalytics.wire import WIRES
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 _INTENDED = frozenset({"disabled", "opted_out"})  # drops that were asked for
 
 
-class Client:
+class Client(Unpicklable):
     """Segment's client, for programs that were written for it."""
 
     class DefaultConfig:
@@ -79,7 +81,7 @@ class Client:
 
     def __init__(
         self,
-        write_key: str | None = DefaultConfig.write_key,
+        write_key: str | Secret | None = DefaultConfig.write_key,
         host: str | Endpoint | None = DefaultConfig.host,
         debug: bool = DefaultConfig.debug,
         max_queue_size: int = DefaultConfig.max_queue_size,
@@ -95,10 +97,10 @@ class Client:
         upload_interval: float = DefaultConfig.upload_interval,
         log_handler: logging.Handler | None = DefaultConfig.log_handler,
         oauth_client_id: str | None = DefaultConfig.oauth_client_id,
-        oauth_client_key: str | None = DefaultConfig.oauth_client_key,
+        oauth_client_key: str | Secret | None = DefaultConfig.oauth_client_key,
         oauth_key_id: str | None = DefaultConfig.oauth_key_id,
-        oauth_auth_server: str = DefaultConfig.oauth_auth_server,  # noqa: ARG002 - taken, not used
-        oauth_scope: str = DefaultConfig.oauth_scope,  # noqa: ARG002 - the same
+        oauth_auth_server: str = DefaultConfig.oauth_auth_server,
+        oauth_scope: str = DefaultConfig.oauth_scope,
         max_total_backoff_duration: float = DefaultConfig.max_total_backoff_duration,
         max_rate_limit_duration: float = DefaultConfig.max_rate_limit_duration,
         *,
@@ -124,11 +126,12 @@ class Client:
             upload_size: calls in one request at most.
             upload_interval: seconds that calls gather between two requests.
             log_handler: a handler for what is logged.
-            oauth_client_id: refused, as the next two are: use a write key.
-            oauth_client_key: refused.
-            oauth_key_id: refused.
-            oauth_auth_server: not used.
-            oauth_scope: not used.
+            oauth_client_id: an OAuth app's id. With it and the next two, the app's tokens sign
+                the requests (extra `oauth`).
+            oauth_client_key: its private key, in PEM form.
+            oauth_key_id: the id of the public key.
+            oauth_auth_server: the server that gives the tokens.
+            oauth_scope: what they are for.
             max_total_backoff_duration: seconds for which a request is tried again.
             max_rate_limit_duration: checked, not used: the limit above holds for all answers.
             shutdown_timeout: seconds that `shutdown` and the end of the program give to the rest.
@@ -136,19 +139,22 @@ class Client:
         Raises:
             ConfigurationError: if the key, the host or a setting cannot work.
         """
-        write_key = write_key or os.environ.get("ASYNCANALYTICS_WRITE_KEY") or None
-        _require(isinstance(write_key, str), "write_key must be text: set it before the first call")
+        key = Secret(write_key or os.environ.get("ASYNCANALYTICS_WRITE_KEY"))
+        private_key = Secret(oauth_client_key) if oauth_client_key else None
+        del write_key, oauth_client_key  # what fails below shows this frame
+        _require(
+            isinstance(key.reveal(), str), "write_key must be text: set it before the first call"
+        )
         _require(not on_error or callable(on_error), "on_error must be a function")
         _require(not proxies, "proxies are not taken: set HTTPS_PROXY in the environment")
         _require(isinstance(timeout, int | float), "timeout must be a number of seconds")
-        oauth = oauth_client_id or oauth_client_key or oauth_key_id
-        _require(not oauth, "OAuth is not spoken here: use a write key")
+        oauth = oauth_of(oauth_client_id, private_key, oauth_key_id, oauth_auth_server, oauth_scope)
         _require(isinstance(log_handler, logging.Handler | None), "log_handler must be a Handler")
         limits: tuple[Any, ...] = (max_total_backoff_duration, max_rate_limit_duration)
         for limit in limits:
             number = isinstance(limit, int | float) and limit >= 0
             _require(number, "a duration must be 0 or more seconds")
-        self.write_key: str | None = write_key
+        self._write_key = key
         self.host: str | Endpoint | None = host
         self.debug: bool = debug
         self.send: bool = send
@@ -160,8 +166,9 @@ class Client:
         self._is_refusing = False
         self._listen(debug=debug, handler=log_handler)
         self._client = _Client(
-            write_key,
+            key,
             endpoint=endpoint_of(host),
+            oauth=oauth,
             batching=Batching(max_events=upload_size, linger=0 if sync_mode else upload_interval),
             queueing=queueing_of(max_queue_size),
             retrying=Retrying(
@@ -177,8 +184,14 @@ class Client:
         )
         self.queue: Queue = Queue(self._client, max_queue_size)
 
+    @property
+    def write_key(self) -> str:
+        """The source's key."""
+        return self._write_key.text()
+
     # ------------------------------------------------------------------------------------- verbs
 
+    @discreet
     def identify(
         self,
         user_id: UserId | None = None,
@@ -193,6 +206,7 @@ class Client:
         common = (user_id, anonymous_id, context, timestamp, integrations, message_id)
         return self._enqueue("identify", *common, traits=traits or {})
 
+    @discreet
     def track(
         self,
         user_id: UserId | None = None,
@@ -208,6 +222,7 @@ class Client:
         common = (user_id, anonymous_id, context, timestamp, integrations, message_id)
         return self._enqueue("track", *common, event=event, properties=properties or {})
 
+    @discreet
     def alias(
         self,
         previous_id: UserId | None = None,
@@ -221,6 +236,7 @@ class Client:
         common = (user_id, None, context, timestamp, integrations, message_id)
         return self._enqueue("alias", *common, previousId=previous_id)
 
+    @discreet
     def group(
         self,
         user_id: UserId | None = None,
@@ -236,6 +252,7 @@ class Client:
         common = (user_id, anonymous_id, context, timestamp, integrations, message_id)
         return self._enqueue("group", *common, groupId=group_id, traits=traits or {})
 
+    @discreet
     def page(
         self,
         user_id: UserId | None = None,
@@ -253,6 +270,7 @@ class Client:
         own = {"category": category, "name": name, "properties": properties or {}}
         return self._enqueue("page", *common, **own)
 
+    @discreet
     def screen(
         self,
         user_id: UserId | None = None,
@@ -270,6 +288,7 @@ class Client:
         own = {"category": category, "name": name, "properties": properties or {}}
         return self._enqueue("screen", *common, **own)
 
+    @discreet
     def capture(
         self,
         event: str,
@@ -388,7 +407,8 @@ class Client:
 
     def __repr__(self) -> str:
         """Name the destination and the state; keys never show."""
-        return repr(self._client)
+        client = getattr(self, "_client", None)  # a constructor that fails is shown in tracebacks
+        return "<Client>" if client is None else repr(client)
 
 
 def _require(condition: object, rule: str) -> None:

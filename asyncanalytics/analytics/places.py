@@ -7,11 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from asyncanalytics import endpoints
+from asyncanalytics.analytics.errors import BadSetting
 from asyncanalytics.endpoints import Endpoint
 from asyncanalytics.errors import ConfigurationError
+from asyncanalytics.oauth import OAuth
 from asyncanalytics.settings import Queueing
 
 if TYPE_CHECKING:
+    from asyncanalytics.secret import Secret
     from asyncanalytics.sync import Client
 
 logger: logging.Logger = logging.getLogger("asyncanalytics")
@@ -47,6 +50,21 @@ def queueing_of(size: int) -> Queueing:
         max_events=events,
         max_bytes=max(events * endpoints.MAX_EVENT_BYTES, 32_768),
         when_full="raise",
+    )
+
+
+def oauth_of(
+    client_id: str | None, private_key: Secret | None, key_id: str | None, server: str, scope: str
+) -> OAuth | None:
+    """Return the OAuth app that the settings name, if they name one."""
+    if not (client_id or private_key or key_id):
+        return None
+    if not (client_id and private_key and key_id):
+        raise BadSetting(
+            "Client: give oauth_client_id, oauth_client_key and oauth_key_id together, or none"
+        )
+    return OAuth(
+        client_id=client_id, private_key=private_key, key_id=key_id, server=server, scope=scope
     )
 
 

@@ -8,7 +8,7 @@ gets them as one value.
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
@@ -105,7 +105,7 @@ class Common:
             rich_help_panel=_CALL,
         ),
     ] = None
-    write_key: WriteKey = None
+    write_key: WriteKey = field(default=None, repr=False)
     endpoint: Where = None
     timeout: Annotated[
         float,

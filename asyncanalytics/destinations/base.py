@@ -76,4 +76,5 @@ class BaseDestination(ABC):
 
     def __repr__(self) -> str:
         """Name the destination; a key never shows."""
-        return f"<{type(self).__name__} {self.name!r}>"
+        name = getattr(self, "name", "")  # a constructor that fails is shown in tracebacks
+        return f"<{type(self).__name__} {name!r}>"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -19,6 +19,8 @@ from asyncanalytics.destinations.base import BaseDestination, Rules
 from asyncanalytics.retrying import Delivered, Retry, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asyncanalytics.settings import Batching, Retrying, Sending
     from asyncanalytics.transport import Transport
 
@@ -63,20 +65,27 @@ class FileDestination(BaseDestination):
 
     async def deliver(self, batch: Batch) -> Verdict:
         """Append a batch."""
+        problem = await anyio.to_thread.run_sync(self._append, batch)
+        return Delivered() if problem is None else Retry(f"cannot write: {problem}")
+
+    def _append(self, batch: Batch) -> str | None:
+        """Write a batch, or say why not: an error would take the lines along in its frames."""
         lines = b"".join(b"{" + receipt.body + b"\n" for receipt in batch.receipts)
         try:
-            await anyio.to_thread.run_sync(self._append, lines)
-        except OSError as error:
-            return Retry(f"cannot write: {os.strerror(error.errno or 0)}")
-        return Delivered()
-
-    def _append(self, lines: bytes) -> None:
-        with self._appending:
-            file = os.open(self._path, _APPEND, 0o600)
-            try:
+            with self._appending, _opened(self._path) as file:
                 _write_whole(file, lines)
-            finally:
-                os.close(file)
+        except OSError as error:
+            return os.strerror(error.errno or 0)
+        return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    file = os.open(path, _APPEND, 0o600)
+    try:
+        yield file
+    finally:
+        os.close(file)
 
 
 def _write_whole(file: int, lines: bytes) -> None:

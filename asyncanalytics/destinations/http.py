@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import TYPE_CHECKING, NoReturn, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import anyio.to_thread
 
@@ -14,7 +14,9 @@ from asyncanalytics.batching import Batch, Limits
 from asyncanalytics.destinations.base import BaseDestination, Rules
 from asyncanalytics.encoding import COMPRESSES_QUICKLY, Envelope, compress
 from asyncanalytics.errors import ConfigurationError, NoAnswer
-from asyncanalytics.retrying import Retry, Verdict, judge
+from asyncanalytics.oauth import OAuth, Tokens
+from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict, judge
+from asyncanalytics.secret import Secret, Unpicklable
 
 if TYPE_CHECKING:
     from asyncanalytics.endpoints import Endpoint
@@ -22,25 +24,37 @@ if TYPE_CHECKING:
     from asyncanalytics.transport import Transport
 
 _WORTH_COMPRESSING = 1_024  # bytes: less than a packet gains nothing
+_TOKEN_REFUSED = (401, 403, 511)
 
 
-class Destination(BaseDestination):
+class Destination(BaseDestination, Unpicklable):
     """One Segment-compatible endpoint with its write key."""
 
     def __init__(
         self,
-        write_key: str,
+        write_key: str | Secret,
         *,
         endpoint: Endpoint | None = None,
         name: str | None = None,
+        oauth: OAuth | None = None,
         **rules: Unpack[Rules],
     ) -> None:
-        """Take the key and the endpoint: Segment's, unless given. For `rules` see `Rules`."""
+        """Take the key and the endpoint: Segment's, unless given. For `rules` see `Rules`.
+
+        With `oauth` a token goes into the header, and the key into the body.
+        """
+        key = Secret(write_key)
+        del write_key  # what fails below shows this frame
         self.endpoint: Endpoint = endpoints.segment() if endpoint is None else endpoint
         super().__init__(self.endpoint.name if name is None else name, **rules)
         self.refuses: frozenset[str] = self.endpoint.refuses
-        self._sign = _signature(check_key(write_key), self.endpoint)
-        self._envelope = _envelope(write_key, self.endpoint)
+        check_key(key)
+        if oauth is not None and not isinstance(oauth, OAuth):
+            raise ConfigurationError("oauth must be an OAuth(...)")
+        self._oauth = oauth
+        self._tokens: Tokens | None = None
+        self._authorization = _authorization(key, self.endpoint)
+        self._envelope = _envelope(key, self.endpoint, signs=oauth is None)
 
     def limits(self, batching: Batching) -> Limits:
         """Return the endpoint's limits, or the user's where they are lower."""
@@ -59,16 +73,27 @@ class Destination(BaseDestination):
         self._transport = transport
         self._gzip = self.endpoint.gzip if sending.gzip is None else sending.gzip
         self._max_retry_after = retrying.max_retry_after
+        if self._oauth is not None:
+            self._tokens = Tokens(
+                self._oauth,
+                transport,
+                self.endpoint.base,
+                max_retry_after=retrying.max_retry_after,
+            )
 
     async def deliver(self, batch: Batch) -> Verdict:
         """Post a batch, with `sentAt` as of now, and judge the answer."""
-        url, content = self._request(batch)
-        headers = self._headers(batch)
-        if self._gzip and len(content) >= _WORTH_COMPRESSING:
-            headers["content-encoding"] = "gzip"
-            content = await _compress(content)
+        if self._tokens is None:
+            return await self._post(batch, self._authorization)
+        token = await self._tokens.get()
+        if not isinstance(token, Secret):
+            return token
+        verdict = await self._post(batch, Secret(f"Bearer {token.text()}"))
+        return _judge_token(verdict, self._tokens, token)
+
+    async def _post(self, batch: Batch, authorization: Secret) -> Verdict:
         try:
-            answer = await self._transport.post(url, headers, content)
+            answer = await self._transport.post(*await self._request(batch, authorization))
         except NoAnswer as error:
             return Retry(error.reason, at_once=error.stale)
         return judge(
@@ -80,7 +105,17 @@ class Destination(BaseDestination):
             max_retry_after=self._max_retry_after,
         )
 
-    def _request(self, batch: Batch) -> tuple[str, bytes]:
+    async def _request(
+        self, batch: Batch, authorization: Secret
+    ) -> tuple[str, dict[str, str], bytes]:
+        url, content = self._content(batch)
+        headers = self._headers(batch, authorization)
+        if self._gzip and len(content) >= _WORTH_COMPRESSING:
+            headers["content-encoding"] = "gzip"
+            content = await _compress(content)
+        return url, headers, content
+
+    def _content(self, batch: Batch) -> tuple[str, bytes]:
         receipts = batch.receipts
         url = self.endpoint.url_for(receipts[0].call)
         if url is not None:
@@ -89,65 +124,74 @@ class Destination(BaseDestination):
         bodies = [receipt.body for receipt in receipts]
         return self.endpoint.batch_url, self._envelope.pack(bodies, ids)
 
-    def _headers(self, batch: Batch) -> dict[str, str]:
+    def _headers(self, batch: Batch, authorization: Secret) -> dict[str, str]:
         headers = {
             "content-type": "application/json",
             "user-agent": f"asyncanalytics/{__version__}",
-            **self._sign.headers,
-            **self.endpoint.headers,
         }
+        if authorization:
+            headers["authorization"] = authorization.text()
+        headers |= self.endpoint.headers
         if batch.retries:
             headers["x-retry-count"] = str(batch.retries)
         return headers
 
 
-class _Signature:
-    """The headers that carry the key. A class of its own, so that no repr shows them."""
-
-    __slots__ = ("headers",)
-
-    def __init__(self, headers: dict[str, str]) -> None:
-        self.headers = headers
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a destination holds a key and cannot be pickled: make it where it is used")
+def check_key(key: Secret) -> None:
+    """Say what is wrong with a write key that cannot be sent, without showing it."""
+    problem = _problem(key.reveal())
+    if problem:
+        raise ConfigurationError(problem)
 
 
-def check_key(write_key: object) -> str:
-    """Return a write key that can be sent, or say what is wrong with it without showing it."""
-    if write_key is not None and not isinstance(write_key, str):
-        raise ConfigurationError(f"the write key must be text, not {type(write_key).__name__}")
-    if not write_key:
-        raise ConfigurationError(
+def _problem(key: object) -> str | None:
+    if key is not None and not isinstance(key, str):
+        return f"the write key must be text, not {type(key).__name__}"
+    if not key:
+        return (
             "no write key: pass it as the first argument, AsyncClient('...'), or set the "
             "environment variable ASYNCANALYTICS_WRITE_KEY"
         )
-    if write_key != write_key.strip() or not write_key.isprintable():
-        raise ConfigurationError(
+    if key != key.strip() or not key.isprintable():
+        return (
             "the write key has white space around it or a line break in it: strip what was read "
             "from a file or an environment variable"
         )
-    return write_key
+    return None
 
 
-def _signature(key: str, endpoint: Endpoint) -> _Signature:
+def _authorization(key: Secret, endpoint: Endpoint) -> Secret:
+    """Return the header that carries the key; empty where there is none."""
     if endpoint.auth == "none":
-        return _Signature({})
+        return Secret("")
     if endpoint.auth == "basic":
         # Key as the user name and an empty password: base64 of "key:".
-        value = "Basic " + base64.b64encode(f"{key}:".encode()).decode()
-    elif not key.isascii():
+        return Secret("Basic " + base64.b64encode(f"{key.text()}:".encode()).decode())
+    if not key.text().isascii():
         raise ConfigurationError("the write key must be ASCII to be sent in a header as it is")
-    else:
-        value = f"Bearer {key}" if endpoint.auth == "bearer" else key
-    return _Signature({"authorization": value})
+    return Secret(f"Bearer {key.text()}") if endpoint.auth == "bearer" else key
 
 
-def _envelope(key: str, endpoint: Endpoint) -> Envelope:
+def _judge_token(verdict: Verdict, tokens: Tokens, token: Secret) -> Verdict:
+    """Have a token that is refused replaced once, before the destination halts."""
+    status = getattr(verdict, "status", None)
+    if status not in _TOKEN_REFUSED:
+        if isinstance(verdict, Delivered):
+            tokens.accepted()
+        return verdict
+    if tokens.refused(token):
+        return Retry(f"status {status}: the token is refused", status, at_once=True)
+    problem = f"the token is refused (status {status}): check the OAuth app's scope and its source"
+    return Halt(status, f"{problem}, the write key and the endpoint's region")
+
+
+def _envelope(key: Secret, endpoint: Endpoint, *, signs: bool) -> Envelope:
     in_event = dict(endpoint.event_members)
     if endpoint.key_in_event is not None:
-        in_event[endpoint.key_in_event] = key
-    in_body = {} if endpoint.key_in_body is None else {endpoint.key_in_body: key}
+        in_event[endpoint.key_in_event] = key.text()
+    in_body = {} if endpoint.key_in_body is None else {endpoint.key_in_body: key.text()}
+    if not signs and not in_body and endpoint.key_in_event is None:
+        in_body = {"writeKey": key.text()}  # a token does not name the source
     return Envelope(in_body=in_body, in_event=in_event, message_id=endpoint.envelope_id)
 
 

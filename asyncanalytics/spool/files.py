@@ -5,6 +5,8 @@ Invariants:
 - A file belongs to whoever holds the lock of the `.lock` file beside it. The lock ends with its
   process, so a file whose lock is free was left behind, and exactly one process can claim it.
 - Names are random: they carry no key, no payload and no process number.
+- A forked child never works on a file that its parent had open, but on a copy: SQLite knows files
+  by their inodes, and a child inherits its belief in locks that it does not have.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ else:
 SUFFIX: Final = ".spool"
 RESERVE_BYTES: Final = 8 << 20
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
-_COMPANIONS: Final = ("-wal", "-shm", "-journal")  # SQLite's own names
+_COMPANIONS: Final = ("-wal", "-shm", "-journal", "-copy")  # SQLite's own names, and ours
+_inherited: Final[set[tuple[int, int]]] = set()  # files that a parent had open
 
 
 class SpoolFile:
@@ -81,13 +84,16 @@ class SpoolFile:
 
     def release(self) -> None:
         """Let the lock go, and leave the file to whoever claims it."""
-        self.forget()
-
-    def forget(self) -> None:
-        """Close the lock's descriptor."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
+
+    def forget(self) -> None:
+        """Close the lock's descriptor in a forked child, and remember whose file it was."""
+        if self._lock is not None:
+            with suppress(OSError):
+                _inherited.add(_identity(self.path))
+        self.release()
 
     # ------------------------------------------------------------------------------- the reserve
 
@@ -185,7 +191,38 @@ def claim(path: Path) -> SpoolFile | None:
     if found is not None and not path.exists():
         found.delete()  # what is left of a file that another has emptied and removed
         return None
+    if found is not None and _inherited and _identity(path) in _inherited:
+        return _copied(found)
     return found
+
+
+def _copied(old: SpoolFile) -> SpoolFile | None:
+    """Own a copy of a file in its place, under another name; None if the disk takes none."""
+    made = None
+    try:
+        while made is None:
+            made = _lock(old.path.with_name(secrets.token_hex(8) + SUFFIX))
+        if (log := Path(f"{old.path}-wal")).exists():
+            _copy(log, Path(f"{made.path}-wal"))
+        _copy(old.path, copy := Path(f"{made.path}-copy"))
+        copy.rename(made.path)
+        sync_folder(made.path.parent)
+    except OSError:
+        old.release()
+        if made is not None:
+            made.delete()
+        return None
+    old.delete()
+    return made
+
+
+def _copy(source: Path, target: Path) -> None:
+    descriptor = _make(target, os.O_TRUNC, keep=True)
+    with source.open("rb") as old, os.fdopen(descriptor, "wb") as new:
+        while piece := old.read(1 << 20):
+            new.write(piece)
+        new.flush()
+        os.fsync(new.fileno())
 
 
 def left_in(folder: Path) -> list[Path]:
@@ -249,6 +286,11 @@ def _try_lock(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

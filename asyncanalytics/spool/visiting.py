@@ -158,7 +158,8 @@ def visit(path: str | os.PathLike[str], *, sealing: Sealing | None = None) -> It
         file = files.claim(place)
     try:
         with _named():
-            store = Store(place, sealing, access="own" if file else "read")
+            where = place if file is None else file.path  # another one after a fork
+            store = Store(where, sealing, access="own" if file else "read")
         visited = Visit(store, is_owned=file is None)
         try:
             yield visited
