@@ -149,9 +149,8 @@ class Journal:
         """Have a call written with the next group."""
         group = self._last = self._group
         body = receipt.body
-        group.entries.append(
-            Entry(destination, receipt.call, receipt.message_id, body, time.time())
-        )
+        fields = (destination, receipt.call, receipt.message_id, body, time.time())
+        group.entries.append(tuple.__new__(Entry, fields))  # half the time of its constructor
         group.whose.append((buffer, receipt))
         weight = len(body) + OVERHEAD
         group.weight += weight

@@ -170,7 +170,8 @@ def stored(entry: Entry, sealing: Sealing | None) -> Stored:
     if sealing is not None:
         body = sealing.seal(body)
     mark = checksum(destination, call, message_id, body, created)
-    return Stored(destination, call, message_id, body, float(created), mark)
+    fields = (destination, call, message_id, body, float(created), mark)
+    return tuple.__new__(Stored, fields)  # as its own constructor does, in half the time
 
 
 def named(names: Mapping[int, str], fields: Sequence[Any]) -> Stored | None:

@@ -39,13 +39,14 @@ def _write(db: sqlite3.Connection, bodies: Sequence[bytes]) -> None:
     db.execute("COMMIT")
 
 
-def durable(db: sqlite3.Connection, *, scale: int, callers: int) -> _subject.Answer:
-    """Time encoding, writing and removing."""
+def durable(db: sqlite3.Connection, *, scale: int, callers: int, is_down: bool) -> _subject.Answer:
+    """Time encoding and writing, and removing where calls would be delivered meanwhile."""
     calls = _load.calls(_EVENTS * scale)
     watch = _subject.Stopwatch()
     for start in range(0, len(calls), callers):
         _write(db, [encode(*each) for each in calls[start : start + callers]])
-        db.execute("DELETE FROM calls WHERE seq <= ?", [start])
+        if not is_down:
+            db.execute("DELETE FROM calls WHERE seq <= ?", [start])
     return watch.read() | {"events": len(calls), "sent": 0}
 
 

@@ -38,10 +38,13 @@ async def _warm(client: AsyncClient) -> int:
     return _subject.WARM_UP
 
 
-async def durable(client: AsyncClient, url: str, *, scale: int, callers: int) -> _subject.Answer:
-    """Time calls of many callers until all of them are durable; they are delivered meanwhile."""
-    del url
+async def durable(
+    client: AsyncClient, url: str, *, scale: int, callers: int, is_down: bool
+) -> _subject.Answer:
+    """Time calls of many callers until all are durable; they are delivered meanwhile, or not."""
     warm = await _warm(client)
+    if is_down:
+        await asyncio.to_thread(_subject.tell, url, "hold")
     calls = iter(_load.calls(_EVENTS * scale))
 
     async def caller(mine: Iterator[tuple[str, dict[str, Any]]]) -> None:
@@ -51,6 +54,8 @@ async def durable(client: AsyncClient, url: str, *, scale: int, callers: int) ->
     watch = _subject.Stopwatch()
     await asyncio.gather(*(caller(calls) for _ in range(callers)))  # they share what is to do
     found = watch.read()
+    if is_down:
+        await asyncio.to_thread(_subject.tell, url, "release")
     await client.flush()
     return found | {"events": _EVENTS * scale, "sent": warm + _EVENTS * scale}
 
