@@ -25,6 +25,7 @@ LOCK = "constraints.txt"
 NODE_PEERS = Path("benchmarks/node")
 TYPING_TESTS = ("tests/typing_public.py", "tests/typing_edges.py")
 PARALLEL = ("--numprocesses", "auto", "--dist", "loadfile")
+QUICK = ("-m", "not long")
 
 # What would bring another index than PyPI into the lock.
 INDEX_VARIABLES = (
@@ -100,9 +101,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, requires=["build"])
 def tests(session: nox.Session) -> None:
-    """Every test, on each Python that is present."""
+    """The tests, on each Python that is present; those that take long, on the oldest."""
     _install_wheel(session, "--all-extras", "--group", "test", "--group", "frameworks")
-    session.run("pytest", *PARALLEL, *session.posargs)
+    which = () if session.python == OLDEST else QUICK
+    session.run("pytest", *PARALLEL, *which, *session.posargs)
 
 
 @nox.session(python=OLDEST, requires=["build"])
@@ -110,7 +112,18 @@ def tests_core(session: nox.Session) -> None:
     """The tests that need no extra, where no extra is installed."""
     _install_wheel(session, "--group", "test")
     session.run("python", "-c", "import asyncanalytics")
-    session.run("pytest", *PARALLEL, *session.posargs)
+    session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def soak(session: nox.Session) -> None:
+    """What takes minutes: 200 rounds of `kill -9`, and the longer forms of other tests."""
+    _install_wheel(session, "--all-extras", "--group", "test")
+    session.run("pytest", "tests/soak", *session.posargs)
+    longer = [
+        f"tests/test_{name}.py" for name in ("spool_machine", "faults_server", "faults_process")
+    ]
+    session.run("pytest", *longer, env={"SOAK": "1"})
 
 
 @nox.session(python=OLDEST, requires=["build"])

@@ -476,9 +476,7 @@ class Lab:
         kinds: Counter[str] = Counter()
         for each in client.taken:
             for part in each.parts:
-                if part.outcome is None:
-                    kinds["pending"] += 1
-                elif part.outcome.kind == "kept":
+                if part.outcome is None or part.outcome.kind == "kept":
                     kinds["pending"] += 1
                 elif part.outcome.reason != "unrouted":
                     kinds[part.outcome.kind] += 1

@@ -748,6 +748,7 @@ class Place(BaseDestination):
         return await self._server.request(self._who, [each.message_id for each in batch.receipts])
 
 
+@pytest.mark.long
 @pytest.mark.looptime(noop_cycles=0)  # nothing here comes from outside, so no time is left for it
 @pytest.mark.timeout(3600 if SOAK else 60)
 async def test_a_day_without_a_server_for_a_thousand_clients(

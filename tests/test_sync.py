@@ -873,6 +873,7 @@ for _ in range(50):  # each in a process that has not looked up a name before
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_forks_in_the_first_moments(live: Live) -> None:
     """Whenever a fork comes after the first call, its child delivers."""

@@ -125,6 +125,13 @@ def malformed() -> sqlite3.DatabaseError:
     return error
 
 
+def _busy() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    error.sqlite_errorname = "SQLITE_BUSY"
+    return error
+
+
 def _open(path: Path, mode: str, patience: float) -> sqlite3.Connection:
     db = sqlite3.connect(
         f"{path.as_uri()}?mode={mode}",
@@ -151,6 +158,8 @@ def _version(db: sqlite3.Connection, path: Path, *, oldest: int) -> int:
             f"the spool file {str(path)!r} has version {version}, and this release knows "
             f"{VERSION}: install the release that wrote it, or move the file elsewhere"
         )
+    if version < oldest and not tables:
+        raise _busy()  # its owner is just beginning it
     if version < oldest:
         raise ConfigurationError(
             f"the spool file {str(path)!r} has the older version {version}: read it with the "
