@@ -126,7 +126,7 @@ class Retrying:
 class Sending:
     """How requests travel."""
 
-    max_in_flight: int = 4
+    max_in_flight: int = 8
     """Requests under way at a time for one destination. 1 keeps batches in strict order."""
     connect_timeout: float = 5.0
     """Seconds to get a connection."""

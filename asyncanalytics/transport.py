@@ -24,6 +24,9 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio._backends._asyncio  # what a first request would import on the loop
+import httpcore._backends.anyio  # noqa: F401 - the same
+import httpx
 
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer
 from asyncanalytics.retrying import MAX_ANSWER
@@ -101,19 +104,18 @@ class Transport(Unpicklable):
         self._sending = sending
         self._connections = connections
         self._own = sending.http_client is None
-        # Ours is imported at the start, in a thread, since that takes long.
-        self._library: Any = None if self._own else _library_of(sending.http_client)
+        self._library: Any = httpx if self._own else _library_of(sending.http_client)
         self._pool = _Pool(sending.http_client)
         self._tls: ssl.SSLContext | None = None
 
     async def open(self) -> None:
-        """Make the pool. What would block the loop (certificates, imports) runs in a thread."""
+        """Make the pool. What would block the loop, reading certificates, runs in a thread."""
         if self._own:
             try:
                 # Not anyio's way into a thread: the first imports a module on the loop.
-                self._library, self._tls = await asyncio.to_thread(_prepare)
+                self._tls = await asyncio.to_thread(httpx.create_ssl_context)
             except RuntimeError:  # the program is ending, and no thread takes anything any more
-                self._library, self._tls = _prepare()
+                self._tls = httpx.create_ssl_context()
             self._pool = self._make_pool()
         elif self._pool.client.is_closed:
             raise ConfigurationError("http_client is closed: give one that is open")
@@ -206,15 +208,6 @@ def _library_of(client: Any) -> ModuleType:
         f"http_client is a {type(client).__name__}: give an httpx.AsyncClient or an "
         "httpx2.AsyncClient"
     )
-
-
-def _prepare() -> tuple[ModuleType, ssl.SSLContext]:
-    """Do in a thread what the first request would otherwise do on the loop."""
-    library = importlib.import_module("httpx")
-    importlib.import_module("anyio._backends._asyncio")
-    importlib.import_module("httpcore._backends.anyio")
-    context: ssl.SSLContext = library.create_ssl_context()
-    return library, context
 
 
 def check_http2() -> None:

@@ -43,7 +43,7 @@ each_group = pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__
         (
             Sending,
             {
-                "max_in_flight": 4,
+                "max_in_flight": 8,
                 "connect_timeout": 5.0,
                 "timeout": 15.0,
                 "gzip": None,

@@ -39,12 +39,10 @@ import asyncio, json, os, random, sys, threading, traceback
 from pathlib import Path
 from asyncanalytics import *
 from asyncanalytics import endpoints
-from asyncanalytics import transport
 from asyncanalytics.journal import Journal
 from asyncanalytics.buffers.spool import SpoolBuffer
 from asyncanalytics.spool import left_in
 
-transport._prepare()  # imports once what each child would import
 folder, url, destinations = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 settings = dict(
     spool=folder,

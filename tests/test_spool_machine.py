@@ -47,12 +47,10 @@ FORKS = """
 import asyncio, json, os, socket, sys, traceback
 from pathlib import Path
 from asyncanalytics import *
-from asyncanalytics import transport
 from asyncanalytics.journal import Journal
 from asyncanalytics.buffers.spool import SpoolBuffer
 from asyncanalytics.spool import left_in
 
-transport._prepare()  # imports once what each child would import
 
 def client(folder, url):
     return AsyncClient(

@@ -340,7 +340,7 @@ async def test_nothing_of_a_pool_is_used_after_a_timeout(lab: Lab) -> None:
             await peer.answer(writer, request)
 
     async with lab.listening(handle) as peer:
-        sending, batching = {"timeout": 0.15}, Batching(linger=0, max_events=1)
+        sending, batching = {"timeout": 0.5}, Batching(linger=0, max_events=1)
         async with lab.client(peer, retrying=QUICK, sending=sending, batching=batching) as client:
             lab.burst(client, 2)
             await client.flush()
