@@ -77,7 +77,8 @@ class State(Enum):
     CLOSING = "closing"
     """Taking no more calls, sending what is pending."""
     CLOSED = "closed"
-    """Done. What was still pending at the deadline has been dropped as `closed`."""
+    """Done. What was still pending at the deadline has been dropped as `closed`, or is left in the
+    spool."""
 
 
 class LifespanState(TypedDict):
@@ -438,9 +439,13 @@ class AsyncClient(Verbs):
 
     def _left_behind(self) -> LifecycleError:
         pending = self.stats().pending
+        fate = f"and {pending} events with it"
+        if self._journal is not None:
+            self._journal.abandon()
+            fate = f"and left {pending} events to the spool"
         return LifecycleError(
-            f"the event loop of this AsyncClient ended without aclose(), and {pending} events "
-            "with it: make a new client, and use it inside `async with client:`"
+            f"the event loop of this AsyncClient ended without aclose(), {fate}: make a new "
+            "client, and use it inside `async with client:`"
         )
 
     def _is_forked(self) -> bool:

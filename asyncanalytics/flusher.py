@@ -128,6 +128,12 @@ class Flusher:
         """
         if self.queueing.when_full == "raise":
             raise self.queue_full()
+        if (quota := self._spool_bytes()) is not None and not self.buffer.has_room(size):
+            text = (
+                "calls wait for room in the spool (%d bytes): raise the max_bytes of Spooling, or "
+                "purge dead letters (asyncanalytics spool purge)"
+            )
+            self._say("spool_wait", logging.ERROR, text, quota)
         try:
             most = self.queueing.max_wait
             async with asyncio.timeout_at(None if most is None else since + most):
@@ -148,7 +154,9 @@ class Flusher:
     def _spool_bytes(self) -> int | None:
         """Return the quota, if that is what bounds the queue at the moment."""
         journal = self._journal
-        return None if journal is None or journal.is_failing else journal.spooling.max_bytes
+        if journal is None or journal.is_failing or journal.has_room(self.buffer.largest):
+            return None
+        return journal.spooling.max_bytes
 
     def offer(self, receipt: Receipt) -> bool:
         """Take a call in if that asks nothing: it can be sent, and there is room for it."""
@@ -171,7 +179,7 @@ class Flusher:
 
     def accept(self, receipt: Receipt) -> None:
         """Take a call in. One that finds no room meets the policy, and is counted."""
-        while not self.buffer.fits(len(receipt.body)):
+        while self._makes_room and not self.buffer.fits(len(receipt.body)):
             full: DropReason = "queue_full" if self._spool_bytes() is None else "spool_full"
             oldest = self.queueing.when_full == "drop_oldest"
             victim = self.buffer.evict() if oldest else None
@@ -192,9 +200,10 @@ class Flusher:
     def prepare(self) -> None:
         """Get ready to start, again after a stop. What was left to the spool is its own now."""
         self._clock = asyncio.get_running_loop().time
-        if self._is_stopping:
-            self.ledger.accepted -= self.buffer.pending
-            self._renew()
+        # Also after a start that failed: what it had found is found again.
+        self.ledger.accepted -= self.buffer.pending
+        self.ledger.recovered -= 0 if self._is_stopping else self.buffer.pending
+        self._renew()
 
     def start(self) -> None:
         """Begin to send, on the running loop."""
@@ -220,6 +229,7 @@ class Flusher:
             await self._leave(last)
         for receipt in self.buffer.absent():
             receipt.settle(self._kept())
+        self.buffer.end_flushes()
         if self.hooks:
             await asyncio.wait(self.hooks, timeout=_GRACE)
             await _cancel(self.hooks)
@@ -331,13 +341,18 @@ class Flusher:
         task.add_done_callback(self._ended)
 
     async def _deliver(self, batch: Batch) -> None:
-        failures = 0
+        failures = held_against = 0
+        failed_at = self._clock() if batch.since is None else batch.since
         if batch.since is None:
             batch.since = self._clock()
         while isinstance(verdict := self._patiently(await self._attempt(batch)), Retry):
-            failures += verdict.after is None and not _is_hiccup(verdict, batch)
+            if verdict.after is None and not _is_hiccup(verdict, batch):
+                failures += 1
+                # With a spool only those count that others have got through between.
+                held_against += not self.buffer.keeps or self._last_success > failed_at
+                failed_at = self._clock()
             delay = self._delay(verdict, batch, failures)
-            if self._is_over(batch, failures, delay):
+            if self._is_over(batch, held_against, delay):
                 break
             if verdict.after is not None:
                 self._pace.pause_until(self._clock() + delay)

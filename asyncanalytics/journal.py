@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from asyncanalytics.errors import AnalyticsError, describe
-from asyncanalytics.spool import OVERHEAD, Entry, Spool, SpoolError, SpoolFull, Verdict
+from asyncanalytics.errors import AnalyticsError, ConfigurationError, describe
+from asyncanalytics.spool import OVERHEAD, Entry, Spool, SpoolFull, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncanalytics.receipts import Outcome, Receipt
-    from asyncanalytics.settings import Spooling
+    from asyncanalytics.settings import Sealing, Spooling
     from asyncanalytics.spool import Row, SpoolStats
 
 logger: logging.Logger = logging.getLogger("asyncanalytics")
@@ -59,12 +60,13 @@ class Depositor(Protocol):
 class _Group:
     """Calls that go to the disk together."""
 
-    __slots__ = ("entries", "has_landed", "waiters", "weight", "whose")
+    __slots__ = ("entries", "future", "has_landed", "waiters", "weight", "whose")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.whose: list[tuple[Depositor, Receipt]] = []
         self.weight = 0
+        self.future: Future[Sequence[int]] | None = None
         self.has_landed = False
         self.waiters: list[asyncio.Future[None]] = []
 
@@ -87,6 +89,7 @@ class Journal:
         self._spool: Spool | None = None
         self._figures: SpoolStats | None = None
         self._since = 0.0
+        self.promised: int = 0
 
     # -------------------------------------------------------------------------------------- life
 
@@ -102,6 +105,7 @@ class Journal:
         self._last = _Group()  # of what was put last
         self._last.land()
         self._spare = 0  # bytes that the quota leaves, or fewer
+        self.promised = 0  # of them, to callers whose turn has come
         self._early: list[Mapping[str, int]] = []  # found before the spool was here
         self._timer: asyncio.TimerHandle | None = None
         self.is_failing = self._is_hanging = False
@@ -113,6 +117,8 @@ class Journal:
             raise
         for counts in self._early:
             self._found(counts)
+        if self._open.stats().damaged:
+            self._open.mend()  # they may only have been sealed with what was not given then
         self._look_around()
 
     async def aclose(self) -> None:
@@ -141,8 +147,10 @@ class Journal:
 
     def has_room(self, weight: int) -> bool:
         """Whether the quota leaves so many bytes."""
+        # One call may go to each of the buffers, and each looks for itself.
+        weight = int((weight * len(self._buffers) + self.promised) * self._swell)
         if weight > self._spare:
-            self._spare = self._open.room - self._group.weight
+            self._spare = self._open.room - int(self._group.weight * self._swell)
         return weight <= self._spare
 
     def put(self, destination: str, buffer: Depositor, receipt: Receipt) -> None:
@@ -154,7 +162,7 @@ class Journal:
         group.whose.append((buffer, receipt))
         weight = len(body) + OVERHEAD
         group.weight += weight
-        self._spare -= weight
+        self._spare -= int(weight * self._swell)
         if group.weight >= _GROUP:
             self._write()
         elif not self._under_way and len(group.entries) == 1:
@@ -177,8 +185,10 @@ class Journal:
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 await self.landing()
-        self._is_hanging = not self._last.has_landed
+        self._is_hanging = self._is_hanging or not self._last.has_landed
         for group in [*self._under_way, self._group]:
+            if group.future is not None:
+                group.future.cancel()  # else it may turn up after all
             self._land(group, [])
 
     async def save(self, destination: str, receipts: Sequence[Receipt]) -> None:
@@ -194,8 +204,8 @@ class Journal:
                 numbers = await asyncio.wrap_future(self._open.append(entries))
         except TimeoutError:
             self._is_hanging = True
-        except SpoolError:
-            pass
+        except Exception as error:  # noqa: BLE001 - also the user's own functions, which seal
+            self._note(error)
         else:
             for receipt, number in zip(receipts, numbers, strict=True):
                 receipt.number = abs(number)  # it may be there after all
@@ -224,7 +234,7 @@ class Journal:
         self._group = _Group()
         self._under_way.append(group)
         try:
-            future = self._spool.append(group.entries)
+            future = group.future = self._spool.append(group.entries)
         except SpoolFull:  # others have taken the room meanwhile: those that live off the dead
             self._land(group, [])
         except Exception as error:  # noqa: BLE001 - the user's own functions, which seal
@@ -234,6 +244,8 @@ class Journal:
             self._tell(future, lambda done: self._written(group, done))
 
     def _written(self, group: _Group, done: Future[Sequence[int]]) -> None:
+        if done.cancelled():
+            return
         error = done.exception()
         self._note(error)
         self._land(group, [] if error else done.result())
@@ -250,13 +262,19 @@ class Journal:
             buffer.land(receipt, number)
         group.land()
         self._spare = 0  # others may have taken of it
+        self._let_in()
 
     # ------------------------------------------------------------------------------------ reading
 
-    def read(self, destination: str, buffer: Depositor, after: int, most: int) -> None:
-        """Have calls of a destination read back, `most` at the most, beyond a number."""
+    def read(
+        self, destination: str, buffer: Depositor, after: int, *, events: int, size: int
+    ) -> None:
+        """Have calls of a destination read back, beyond a number: so many, of so many bytes."""
         future = self._open.read(
-            destination, after, max_events=min(most, _PIECE_EVENTS), max_bytes=_PIECE_BYTES
+            destination,
+            after,
+            max_events=min(events, _PIECE_EVENTS),
+            max_bytes=min(size, _PIECE_BYTES),
         )
         self._tell(future, lambda done: self._read(buffer, done))
 
@@ -301,6 +319,7 @@ class Journal:
                 self._loop.call_soon_threadsafe(self._found, dict(counts))
 
         spooling = self.spooling
+        self._swell = _swell(spooling.sealing)
         return Spool(
             spooling.folder,
             max_bytes=spooling.max_bytes,
@@ -335,13 +354,38 @@ class Journal:
 
     def _probe(self) -> None:
         """Ask whether the disk takes calls again: while memory is full, nobody puts one."""
-        if self._spool is not None and self.is_failing:
+        if self._spool is None or not self.is_failing:
+            return
+        try:
+            if self.spooling.sealing is not None:
+                self.spooling.sealing.seal(b"")
+        except Exception:  # noqa: BLE001 - the user's own function
+            self._loop.call_later(_TRY_AGAIN, self._probe)
+        else:
             self._tell(self._spool.append([]), self._probed)
 
     def _probed(self, done: Future[Sequence[int]]) -> None:
         self._note(done.exception())
         if self.is_failing:
             self._loop.call_later(_TRY_AGAIN, self._probe)
+
+
+def _swell(sealing: Sealing | None) -> float:
+    """Try the user's functions once, and return how much longer they make what they seal."""
+    if sealing is None:
+        return 1.0
+    most = 1.0
+    for size in (1, 1_000, 32_000):
+        given = os.urandom(size)
+        try:
+            sealed = memoryview(sealing.seal(given))
+            is_whole = sealing.open(bytes(sealed)) == given
+        except Exception as error:  # noqa: BLE001 - the user's own functions
+            raise ConfigurationError(f"Sealing: its functions raised {describe(error)}") from None
+        if not is_whole:
+            raise ConfigurationError("Sealing: open must give back what seal was given")
+        most = max(most, (sealed.nbytes + OVERHEAD) / (size + OVERHEAD))
+    return most
 
 
 def _let_go(opening: asyncio.Future[Spool]) -> None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from asyncanalytics.secret import Unpicklable, stripped
-from asyncanalytics.verbs import common
+from asyncanalytics.verbs import checked, common
 from asyncanalytics.wire import ALIAS, GROUP, IDENTIFY, PAGE, SCREEN, TRACK, WIRES
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class PlainVerbs(Unpicklable, ABC):
     def send(self, call: Call) -> Receipt:
         """Accept a ready model, such as `Track(event=..., user_id=...)`."""
         try:
-            return self._take(WIRES[call.type], call.wire())
+            return self._take(WIRES[checked(call).type], call.wire())
         except BaseException as error:
             failure = error
         del call

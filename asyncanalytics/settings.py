@@ -158,6 +158,10 @@ class Sealing:
     open: Callable[[bytes], bytes]
     """Raises when it is given something else than `seal` returned."""
 
+    def __post_init__(self) -> None:
+        both = all(map(callable, (self.seal, self.open)))
+        _require(both, self, "seal and open must be functions from bytes to bytes")
+
 
 @dataclass(frozen=True, slots=True)
 class Spooling:
@@ -179,6 +183,7 @@ class Spooling:
             is_path = False
         _require(is_path, self, "folder must be the path of a folder")
         _require_numbers(self, "max_bytes")
+        _require(isinstance(self.max_bytes, int), self, "max_bytes must be a whole number")
         _require(self.max_bytes >= 1 << 20, self, "max_bytes must be at least 1,048,576")
         _require(
             self.sealing is None or isinstance(self.sealing, Sealing),

@@ -274,7 +274,8 @@ class Client(PlainVerbs):
     def close(self, timeout: float | None = None) -> Stats:
         """Refuse new calls, send what is pending, and stop at the deadline.
 
-        What is still pending then is dropped as `closed`, counted and logged. Calling it again,
+        What is still pending then is dropped as `closed`, counted and logged; with a spool it
+        stays there, for the next start. Calling it again,
         or together, gives the same result.
 
         Args:
@@ -338,7 +339,8 @@ class Client(PlainVerbs):
         See `AsyncClient.deliver` for what it promises and raises.
         """
         background = self._background or self._start(anew=False)
-        return background.run(lambda: self._client.deliver(call, timeout=timeout))
+        with process.waiting(self._client._shutdown_timeout):  # noqa: SLF001 - its own facade
+            return background.run(lambda: self._client.deliver(call, timeout=timeout))
 
     def __enter__(self) -> Self:
         """Start the client."""

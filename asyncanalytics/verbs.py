@@ -25,7 +25,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from asyncanalytics import encoding
-from asyncanalytics.errors import DeliveryTimeout, NotDelivered
+from asyncanalytics.calls import Call
+from asyncanalytics.errors import DeliveryTimeout, InvalidCall, NotDelivered
 from asyncanalytics.secret import Unpicklable, stripped
 from asyncanalytics.wire import ALIAS, GROUP, IDENTIFY, PAGE, SCREEN, TRACK, WIRES
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from asyncanalytics.calls import Call
     from asyncanalytics.receipts import Outcome, Receipt
     from asyncanalytics.wire import CallWire
 
@@ -380,7 +380,7 @@ class Verbs(Unpicklable, ABC):
         """Accept a ready model, such as `Track(event=..., user_id=...)`."""
         fields: dict[str, Any] = {}
         try:
-            wire, fields = WIRES[call.type], call.wire()
+            wire, fields = WIRES[checked(call).type], call.wire()
             return self._try(wire, fields) or await self._submit(wire, fields)
         except BaseException as error:
             failure = error
@@ -390,7 +390,7 @@ class Verbs(Unpicklable, ABC):
     def send_nowait(self, call: Call) -> Receipt:
         """Do as `send`, without waiting: a full queue raises `QueueFull`."""
         try:
-            return self._submit_nowait(WIRES[call.type], call.wire())
+            return self._submit_nowait(WIRES[checked(call).type], call.wire())
         except BaseException as error:
             failure = error
         del call
@@ -400,7 +400,8 @@ class Verbs(Unpicklable, ABC):
         """Send a call at once, and return when every destination that it is for has it.
 
         For the call that must not be doubted: it does not wait for others to fill its request.
-        Cancelled while it waits, the call goes on, as one of `send` does.
+        Cancelled while it waits, the call goes on, as one of `send` does. A client that is
+        disabled sends nothing, and returns that as the outcome.
 
         Args:
             call: a ready model, such as `Track(event=..., user_id=...)`.
@@ -408,13 +409,13 @@ class Verbs(Unpicklable, ABC):
                 long as they go on.
 
         Raises:
-            NotDelivered: if the endpoint refused the call, or the client gave it up; its `outcome`
-                says how.
+            NotDelivered: if the endpoint refused the call, or the client gave it up, or closed
+                first; its `outcome` says how. One that is `kept` is in the spool, and goes out
+                with the next start.
             DeliveryTimeout: if the time ran out. The call may still be on its way: its
                 `message_id`, given again, lets the endpoint drop the second one.
         """
-        if call.message_id is None:
-            call = call.model_copy(update={"message_id": encoding.new_id()})
+        call = _identified(call)
         try:
             async with asyncio.timeout(timeout):
                 receipt = await self.send(call)
@@ -422,9 +423,25 @@ class Verbs(Unpicklable, ABC):
                 outcome = await receipt.settled()
         except TimeoutError:
             raise DeliveryTimeout(call.type, call.message_id or "", timeout or 0.0) from None
-        if not outcome.delivered:
+        if not outcome.delivered and outcome.reason != "disabled":
             raise NotDelivered(call.type, outcome)
         return outcome
+
+
+def checked(call: object) -> Call:
+    """Return a call, and raise where it is something else."""
+    if isinstance(call, Call):
+        return call
+    kind = type(call).__name__
+    del call
+    raise InvalidCall("send", "call", f"must be a call such as Track(...), not a {kind}")
+
+
+def _identified(call: Call) -> Call:
+    """Return a call that has an id."""
+    if getattr(call, "message_id", None) is not None:
+        return call
+    return checked(call).model_copy(update={"message_id": encoding.new_id()})
 
 
 def common(  # noqa: PLR0917 - once a call: by position is quickest

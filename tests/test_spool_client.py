@@ -13,6 +13,7 @@ import pytest
 
 from asyncanalytics import (
     AsyncClient,
+    BaseDestination,
     Batching,
     Client,
     Closed,
@@ -26,6 +27,7 @@ from asyncanalytics import (
     Spooling,
     Track,
 )
+from asyncanalytics.retrying import Delivered
 from asyncanalytics.spool import left_in, visit
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from conftest import Lab, Live, WatchedClient
 
     from asyncanalytics import Outcome, Receipt
+    from asyncanalytics.batching import Batch, Limits
 
 QUICK = Retrying(base=0.02, cap=0.05)
 SMALL = Queueing(max_events=20)
@@ -152,17 +155,146 @@ async def test_what_is_sealed_cannot_be_read(lab: Lab, folder: Path) -> None:
     assert sorted(server.arrived) == sorted(made)
 
 
-async def test_a_seal_that_fails_keeps_calls_in_memory(lab: Lab, folder: Path, logged: Any) -> None:
-    """They are delivered all the same; the log names the error, and not what it says."""
+async def test_a_sealing_that_does_not_work_is_refused(lab: Lab, folder: Path) -> None:
+    """It is tried at the start, and the error says where it failed and not on what."""
 
-    def seal(data: bytes) -> bytes:
+    def fail(data: bytes) -> bytes:
         raise ValueError(data)
 
+    for seal, opened, problem in [
+        (fail, bytes, "raised ValueError at test_spool_client.py"),
+        (bytes, lambda _: b"else", "give back what seal was given"),
+        (lambda _: "text", bytes, "raised TypeError"),
+    ]:
+        spool = Spooling(folder, sealing=Sealing(seal=seal, open=opened))  # type: ignore[arg-type]
+        client = lab.client(lab.script(), spool=spool)
+        with pytest.raises(ConfigurationError, match=problem):
+            await client.start()
+        assert client.stats().state == "new"
+
+
+async def test_a_seal_that_fails_later_keeps_calls_in_memory(
+    lab: Lab, folder: Path, logged: Any
+) -> None:
+    """They are delivered all the same, and said so once; dead letters go without the detail."""
+    is_broken = False
+
+    def seal(data: bytes) -> bytes:
+        if is_broken:
+            raise ValueError(data)
+        return data
+
+    server = lab.script(then=503)
     spool = Spooling(folder, sealing=Sealing(seal=seal, open=bytes))
-    async with lab.client(lab.script(), spool=spool) as client:
+    async with lab.client(server, spool=spool, retrying=QUICK) as client:
+        await lab.track(client)
+        is_broken = True
         await lab.track(client, 3)
+        await asyncio.sleep(1.2)  # in which the disk is asked again
+        assert [each.levelname for each in logged.records].count("ERROR") == 1
         assert "ValueError at test_spool_client.py" in logged.text
-    assert client.stats().delivered == 3
+        server.then = 422
+        await client.flush(10)
+    assert client.stats().rejected == 4
+    with visit(left_in(folder)[0], sealing=spool.sealing) as visited:
+        assert [each.verdict.detail for each in visited.dead()] == [""]
+
+
+async def test_sealed_calls_are_never_sent_as_they_are(lab: Lab, folder: Path) -> None:
+    """Where the sealing was forgotten the start says so; with it, all of them arrive."""
+
+    def flip(data: bytes) -> bytes:
+        return bytes(each ^ 0x5A for each in data)
+
+    def with_other_key(data: bytes) -> bytes:
+        if next(tried, 0):
+            return flip(data)
+        raise ValueError
+
+    right = Spooling(folder, sealing=Sealing(seal=flip, open=flip))
+    server = lab.script(then=503)
+    client = lab.client(server, spool=right, retrying=QUICK, shutdown_timeout=0)
+    endpoint = client._flushers[0].destination.endpoint  # type: ignore[attr-defined]
+    async with client:
+        made = await many(client, 5)
+    server.then = 200
+    plain = lab.client(endpoint=endpoint, spool=folder)
+    with pytest.raises(ConfigurationError, match="sealed: give the Sealing"):
+        await plain.start()
+    tried = iter([1, 1, 1])  # at the start, which it passes
+    wrong = Sealing(seal=flip, open=with_other_key)
+    async with lab.client(endpoint=endpoint, spool=Spooling(folder, sealing=wrong)) as client:
+        await client.flush(10)
+    assert client.stats().destinations["custom"].dropped_by == {"spool_corrupt": 5}
+    assert not server.arrived
+    async with lab.client(endpoint=endpoint, spool=right) as client:
+        await until(lambda: len(server.arrived) == 5)
+        await client.flush(10)
+    assert sorted(server.arrived) == sorted(made)
+
+
+async def test_plain_calls_are_sent_where_a_sealing_is_new(lab: Lab, folder: Path) -> None:
+    """Who begins to encrypt loses nothing."""
+    server = lab.script(then=503)
+    client = lab.client(server, spool=folder, retrying=QUICK, shutdown_timeout=0)
+    endpoint = client._flushers[0].destination.endpoint  # type: ignore[attr-defined]
+    async with client:
+        made = await many(client, 5)
+    server.then = 200
+    sealing = Sealing(seal=bytes, open=bytes)
+    async with lab.client(endpoint=endpoint, spool=Spooling(folder, sealing=sealing)) as client:
+        await client.flush(10)
+    assert sorted(server.arrived) == sorted(made)
+
+
+async def test_what_sealing_adds_counts(lab: Lab, folder: Path) -> None:
+    """However long sealed calls are, a call is taken only if there is room for it."""
+    sealing = Sealing(seal=lambda data: data * 3, open=lambda data: data[: len(data) // 3])
+    spool = Spooling(folder, max_bytes=1 << 20, sealing=sealing)
+    queueing = Queueing(when_full="raise")
+    client = lab.client(
+        lab.script(then=503), spool=spool, retrying=QUICK, queueing=queueing, shutdown_timeout=0
+    )
+    async with client:
+        with pytest.raises(QueueFull):
+            await many(client, 3_000, x="y" * SIZE)
+        count = client.stats().pending
+    assert client.stats().pending == count  # all of them on disk
+    assert 200 < count < 350
+
+
+async def test_a_start_that_failed_counts_nothing_twice(lab: Lab, folder: Path) -> None:
+    """What it found in the folder is found again by the next one."""
+    server = lab.script(then=503)
+    first = lab.client(server, spool=folder, retrying=QUICK, shutdown_timeout=0)
+    async with first:
+        await many(first, 10)
+    server.then = 200
+
+    class Slow(BaseDestination):
+        fails = True
+
+        def limits(self, batching: Batching) -> Limits:
+            return first._flushers[0].destination.limits(batching)
+
+        async def open(self, *_: object) -> None:
+            await asyncio.sleep(0.05)
+            if self.fails:
+                raise OSError("not yet")
+
+        async def deliver(self, _: Batch) -> Delivered:
+            return Delivered(200, {})
+
+    place = Slow("custom")
+    client = AsyncClient(destinations=[place], spool=folder)
+    with pytest.raises(OSError, match="not yet"):
+        await client.start()
+    place.fails = False
+    async with client:
+        await client.flush(10)
+    found = client.stats().destinations["custom"]
+    assert (found.accepted, found.recovered, found.delivered) == (10, 10, 10)
+    assert found.is_balanced
 
 
 async def test_a_disabled_client_makes_no_folder(lab: Lab, folder: Path) -> None:

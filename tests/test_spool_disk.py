@@ -282,7 +282,7 @@ with Spool(os.path.join(place, "spool")) as spool:
         kept, failed = set(), 0
         while not failed:
             names = [f"{turn}-{len(kept) + each}" for each in range(100)]
-            rows = [Entry("crm", "track", name, bytes(690), 1.5) for name in names]
+            rows = [Entry("crm", "track", name, b"x" * 690, 1.5) for name in names]
             try:
                 spool.append(rows).result(10)
                 kept.update(names)

@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -258,19 +259,28 @@ class Buffer:
             self._promise(-1, -waiter.size)  # its turn had come
             self.let_in()
 
+    def end_flushes(self) -> None:
+        """Let those go who wait for what will not come before the next start."""
+        for _, flush in self._flushes:
+            if not flush.done():
+                flush.set_result(None)
+
     def _skip(self, count: int) -> None:
         """Count calls as put and taken that will not come."""
         self._put += count
         self._taken += count
         self._wake_flushes()
 
-    def _delay_flushes(self, beyond: int, count: int) -> None:
-        """Let flushes wait for calls that others have put before the last ones of theirs."""
+    def _delay_flushes(self, beyond: int, count: int, until: float = math.inf) -> None:
+        """Let flushes wait for calls that came in before the last ones of theirs.
+
+        Those whose target is above `until` count them already.
+        """
         self._flushes = [
-            (target + count if target > beyond else target, flush)
+            (target + count if beyond < target <= until else target, flush)
             for target, flush in self._flushes
         ]
-        if self._hurry_to > beyond:
+        if beyond < self._hurry_to <= until:
             self._hurry_to += count
 
     def _wake_flushes(self) -> None:

@@ -69,10 +69,16 @@ class SpoolBuffer(Buffer):
 
     def fits(self, size: int, ahead: int = 0) -> bool:
         """Whether the disk has room for a call; while it refuses, whether memory has."""
-        if not self._journal.is_failing:
-            rows = self._promised_events + ahead + 1
-            return self._journal.has_room(size + self._promised_bytes + rows * OVERHEAD)
-        return super().fits(size + self._writing_bytes, ahead + self._writing_events)
+        if self._journal.is_failing:
+            return super().fits(size + self._writing_bytes, ahead + self._writing_events)
+        # What is on its way is in memory too: a disk may hang.
+        return self._journal.has_room(size + (ahead + 1) * OVERHEAD) and (
+            not self._writing_events
+            or (
+                self._writing_events + ahead < self._max_events
+                and self._writing_bytes + size <= self._max_bytes
+            )
+        )
 
     def put(self, receipt: Receipt) -> None:
         """Take in a call that fits, and have it written."""
@@ -93,6 +99,8 @@ class SpoolBuffer(Buffer):
             self._refill()
             return
         self._read_to = max(self._read_to, number)
+        # Where others wait on disk, it goes before them.
+        self._delay_flushes(self._put, 1, until=self._put + self._on_disk)
         super().put(receipt)
 
     # ------------------------------------------------------------------------------- going out
@@ -167,12 +175,20 @@ class SpoolBuffer(Buffer):
         self._refill()
 
     def _refill(self) -> None:
-        most = self._max_events - self._held_events
-        if self._is_stopping or self._is_reading or not self._on_disk or most <= 0:
+        events = self._max_events - self._held_events
+        size = self._max_bytes - self._held_bytes
+        has_room = (events > 0 and size > 0) or not self._held_events
+        if self._is_stopping or self._is_reading or not self._on_disk or not has_room:
             return
         if self._waiting_bytes < min(_AHEAD, self._max_bytes // 2):
             self._is_reading = True
-            self._journal.read(self._name, self, self._read_to, most)
+            self._journal.read(
+                self._name, self, self._read_to, events=max(1, events), size=max(1, size)
+            )
+
+    def _promise(self, events: int, size: int) -> None:
+        super()._promise(events, size)
+        self._journal.promised += size + events * OVERHEAD
 
     def _lose(self) -> None:
         """Give up the calls that should be on disk, and are not: their rows were damaged."""

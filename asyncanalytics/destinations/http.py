@@ -13,13 +13,13 @@ from asyncanalytics._version import __version__
 from asyncanalytics.batching import Batch, Limits
 from asyncanalytics.destinations.base import BaseDestination, Rules
 from asyncanalytics.encoding import COMPRESSES_QUICKLY, Envelope, compress
+from asyncanalytics.endpoints import Endpoint
 from asyncanalytics.errors import ConfigurationError, NoAnswer
 from asyncanalytics.oauth import OAuth, Tokens
 from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict, judge
 from asyncanalytics.secret import Secret, Unpicklable
 
 if TYPE_CHECKING:
-    from asyncanalytics.endpoints import Endpoint
     from asyncanalytics.settings import Batching, Retrying, Sending
     from asyncanalytics.transport import Transport
 
@@ -34,18 +34,20 @@ class Destination(BaseDestination, Unpicklable):
         self,
         write_key: str | Secret,
         *,
-        endpoint: Endpoint | None = None,
+        endpoint: Endpoint | str | None = None,
         name: str | None = None,
         oauth: OAuth | None = None,
         **rules: Unpack[Rules],
     ) -> None:
-        """Take the key and the endpoint: Segment's, unless given. For `rules` see `Rules`.
+        """Take the key and the endpoint, an `Endpoint` or text: Segment's, unless given.
+
+        For `rules` see `Rules`.
 
         With `oauth` a token goes into the header, and the key into the body.
         """
         key = Secret(write_key)
         del write_key  # what fails below shows this frame
-        self.endpoint: Endpoint = endpoints.segment() if endpoint is None else endpoint
+        self.endpoint: Endpoint = _endpoint(endpoint)
         super().__init__(self.endpoint.name if name is None else name, **rules)
         self.refuses: frozenset[str] = self.endpoint.refuses
         check_key(key)
@@ -135,6 +137,15 @@ class Destination(BaseDestination, Unpicklable):
         if batch.retries:
             headers["x-retry-count"] = str(batch.retries)
         return headers
+
+
+def _endpoint(given: object) -> Endpoint:
+    if isinstance(given, str):
+        return endpoints.parse(given)
+    where = endpoints.segment() if given is None else given
+    if not isinstance(where, Endpoint):
+        raise ConfigurationError("Destination: endpoint must be an Endpoint or text")
+    return where
 
 
 def check_key(key: Secret) -> None:

@@ -111,6 +111,9 @@ class Adoption:
     def _begin(self, file: SpoolFile, store: Store) -> None:
         try:
             opened = Store(file.path)
+            if store.sealing is None and opened.is_sealed:
+                opened.close()
+                raise ConfigurationError("sealed")  # noqa: TRY301 - left for who can open it
         except (sqlite3.Error, ConfigurationError) as error:
             self._failed(file, error, store)
         else:

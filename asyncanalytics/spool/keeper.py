@@ -174,6 +174,7 @@ class Keeper:
                 continue
             try:
                 store = self._opened(file)
+                self._check_sealing(store)
             except ConfigurationError:
                 file.release()
                 raise
@@ -186,6 +187,14 @@ class Keeper:
             store.close()
             file.release()
         return False
+
+    def _check_sealing(self, store: Store) -> None:
+        if self.sealing is None and store.is_sealed:
+            store.close()
+            raise ConfigurationError(
+                f"calls in the spool's folder {str(self.folder)!r} are sealed: give the Sealing "
+                "that they were sealed with, or name another folder"
+            )
 
     def _opened(self, file: SpoolFile) -> Store:
         try:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from asyncanalytics.settings import Sealing
 
+SEALED: Final = b"\0"
+"""What a sealed body begins with: a plain one is JSON, and never does."""
 OVERHEAD: Final = 200
 """Bytes that a row takes in the file beyond its body: ids, indexes, and what pages leave unused."""
 
@@ -168,7 +170,7 @@ def stored(entry: Entry, sealing: Sealing | None) -> Stored:
     if not math.isfinite(created):
         raise ValueError("created must be a time")
     if sealing is not None:
-        body = sealing.seal(body)
+        body = SEALED + sealing.seal(body)
     mark = checksum(destination, call, message_id, body, created)
     fields = (destination, call, message_id, body, float(created), mark)
     return tuple.__new__(Stored, fields)  # as its own constructor does, in half the time

@@ -19,7 +19,7 @@ from asyncanalytics.spool.adoption import Adoption
 from asyncanalytics.spool.errors import SpoolForked
 from asyncanalytics.spool.files import prepare_folder
 from asyncanalytics.spool.keeper import Keeper
-from asyncanalytics.spool.rows import SpoolStats, stored
+from asyncanalytics.spool.rows import SEALED, SpoolStats, stored
 from asyncanalytics.spool.writer import Job, Writer
 
 if TYPE_CHECKING:
@@ -140,7 +140,10 @@ class Spool(AbstractContextManager["Spool"]):
         checked = _checked(numbers)
         detail = verdict.detail.encode("utf-8", "replace")
         if self._sealing is not None:
-            detail = self._sealing.seal(detail)
+            try:
+                detail = SEALED + self._sealing.seal(detail)
+            except Exception:  # noqa: BLE001 - the user's own function: what it refuses is left out
+                detail = b""
         return self._change(lambda store: letters.bury(store, checked, verdict, detail))
 
     def dead(

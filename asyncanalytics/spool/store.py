@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncanalytics.spool import damage
 from asyncanalytics.spool.order import in_order, runs
-from asyncanalytics.spool.rows import OVERHEAD, Row, Stored, Waiting
+from asyncanalytics.spool.rows import OVERHEAD, SEALED, Row, Stored, Waiting
 from asyncanalytics.spool.schema import COLUMNS, FIELDS, Access, connect, malformed
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class Store:
         """Open the file; raises as `connect` does."""
         self.path: Path = path
         self.sealing: Sealing | None = sealing
+        self.shows_sealed: bool = False
+        """Whether what is sealed is returned as it is, where nothing is given to open it."""
         self.lost: int = 0
         """Rows that a malformed file had counted, and that could not be read out of it."""
         self.next_seq: int = 1
@@ -222,16 +224,33 @@ class Store:
         found = self.db.execute("SELECT created FROM waiting ORDER BY seq LIMIT 1").fetchone()
         return found[0] if found and isinstance(found[0], float) else None
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the first or the last call that waits is sealed."""
+        return any(
+            body.startswith(SEALED)
+            for order in ("ASC", "DESC")
+            for (body,) in self.db.execute(
+                f"SELECT substr(body, 1, 1) FROM waiting ORDER BY seq {order} LIMIT 1"
+            )
+            if isinstance(body, bytes)
+        )
+
     def open_body(self, row: Stored) -> bytes | None:
         """Return a row's body as it was given; None if the row is damaged."""
         return self.open_bytes(row.body) if row.is_whole else None
 
     def open_bytes(self, sealed: bytes) -> bytes | None:
-        """Return what was sealed; None if the user's function does not open it."""
-        if self.sealing is None:
+        """Return what was stored as it was given; None if it is sealed, and not opened.
+
+        Plain bytes come back as they are, also where there is a sealing by now.
+        """
+        if not sealed.startswith(SEALED):
             return sealed
+        if self.sealing is None:
+            return sealed if self.shows_sealed else None
         try:
-            return self.sealing.open(sealed)
+            return self.sealing.open(sealed[len(SEALED) :])
         except Exception:  # noqa: BLE001 - the user's own function: what it refuses is damaged
             return None
 

@@ -145,7 +145,9 @@ class Visit:
 
 
 def _shared(store: Store) -> Store:
-    return Store(store.path, store.sealing, access="share")
+    shared = Store(store.path, store.sealing, access="share")
+    shared.shows_sealed = store.shows_sealed
+    return shared
 
 
 @contextmanager
@@ -160,6 +162,7 @@ def visit(path: str | os.PathLike[str], *, sealing: Sealing | None = None) -> It
         with _named():
             where = place if file is None else file.path  # another one after a fork
             store = Store(where, sealing, access="own" if file else "read")
+            store.shows_sealed = True
         visited = Visit(store, is_owned=file is None)
         try:
             yield visited
