@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from asyncanalytics.calls import Context, as_object, filled
 from asyncanalytics.errors import ConfigurationError
+from asyncanalytics.secret import stripped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -164,9 +165,16 @@ def bound_context(
     Raises:
         ConfigurationError: if the context has a field of a wrong type.
     """
-    source = bound_source(
-        user_id=user_id, anonymous_id=anonymous_id, context=context, within=current.get()
-    )
+    held: list[BaseException] = []
+    try:
+        source = bound_source(
+            user_id=user_id, anonymous_id=anonymous_id, context=context, within=current.get()
+        )
+    except BaseException as error:  # noqa: BLE001 - raised again below
+        held.append(error)
+    del user_id, anonymous_id, context
+    if held:
+        raise stripped(held)
     token = current.set(source)
     try:
         yield

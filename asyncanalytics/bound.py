@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from asyncanalytics.binding import Nested, bound_source, current
+from asyncanalytics.secret import discreet
 from asyncanalytics.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class BoundClient(Verbs):
         self._source = source
         self._made_in = current.get()
 
+    @discreet
     def bind(
         self,
         *,

@@ -160,7 +160,8 @@ class _Fields(BaseModel):
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
         """Name what is there; `wire` and `model_dump` show what it says."""
-        for name, value in self:
+        extra = getattr(self, "__pydantic_extra__", None)  # not there in one that failed
+        for name, value in {**self.__dict__, **(extra or {})}.items():
             if value is not None:
                 yield name, value if name in _SHOWN else _WITHHELD
 

@@ -41,7 +41,7 @@ from asyncanalytics.errors import (
 from asyncanalytics.flusher import Flusher
 from asyncanalytics.receipts import FanOut, Outcome, Receipt
 from asyncanalytics.routing import Route, Router
-from asyncanalytics.secret import Secret
+from asyncanalytics.secret import Secret, discreet
 from asyncanalytics.settings import Batching, Queueing, Retrying, Sending, Spooling
 from asyncanalytics.stats import Stats
 from asyncanalytics.transport import Transport, check_http2
@@ -325,6 +325,7 @@ class AsyncClient(Verbs):
         async with self:
             yield {"analytics": self}
 
+    @discreet
     def bind(
         self,
         *,

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
-import anyio.to_thread
 import orjson
 
 from asyncanalytics.endpoints import Endpoint
@@ -45,7 +44,7 @@ _MARGIN = 30.0  # seconds before its end at which a token is no longer used
 _AGAIN = 30.0  # seconds after which a renewal that has failed is tried again
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, init=False)
+@dataclass(frozen=True, kw_only=True, slots=True, init=False, repr=False)
 class OAuth(Unpicklable):
     """An OAuth app of a Segment workspace, in place of the write key's own signature."""
 
@@ -85,6 +84,10 @@ class OAuth(Unpicklable):
         _check(key)
         for name, value in {**texts, "private_key": key, "server": server}.items():
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        """Name the app; one whose constructor fails is shown in tracebacks."""
+        return f"<OAuth {getattr(self, 'client_id', '')!r}>"
 
     def server_for(self, base: str) -> str:
         """Return the authorization server for an endpoint: tokens are good within a region."""
@@ -197,7 +200,11 @@ class Tokens(Unpicklable):
 
     async def _ask(self) -> Answer:
         # In a thread: the first loads a library, and each takes a while.
-        content = await anyio.to_thread.run_sync(self._content, int(time.time() - self._skew))
+        now = int(time.time() - self._skew)
+        try:
+            content = await asyncio.to_thread(self._content, now)
+        except RuntimeError:  # the program is ending, and no thread takes anything any more
+            content = self._content(now)
         headers = {
             "accept": "application/json",
             "content-type": "application/x-www-form-urlencoded",

@@ -47,9 +47,9 @@ class PlainVerbs(Unpicklable, ABC):
         try:
             return self._take(IDENTIFY, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del user_id, anonymous_id, traits, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     def track(
         self,
@@ -71,9 +71,9 @@ class PlainVerbs(Unpicklable, ABC):
         try:
             return self._take(TRACK, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del event, user_id, anonymous_id, properties, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     def page(
         self,
@@ -95,9 +95,19 @@ class PlainVerbs(Unpicklable, ABC):
         try:
             return self._take(PAGE, fields)
         except BaseException as error:
-            failure = error
-        del name, user_id, anonymous_id, properties, context, integrations, fields
-        raise stripped(failure)
+            held = [error]
+        del (
+            name,
+            category,
+            section,
+            user_id,
+            anonymous_id,
+            properties,
+            context,
+            integrations,
+            fields,
+        )
+        raise stripped(held)
 
     def screen(
         self,
@@ -119,9 +129,19 @@ class PlainVerbs(Unpicklable, ABC):
         try:
             return self._take(SCREEN, fields)
         except BaseException as error:
-            failure = error
-        del name, user_id, anonymous_id, properties, context, integrations, fields
-        raise stripped(failure)
+            held = [error]
+        del (
+            name,
+            category,
+            section,
+            user_id,
+            anonymous_id,
+            properties,
+            context,
+            integrations,
+            fields,
+        )
+        raise stripped(held)
 
     def group(
         self,
@@ -143,9 +163,9 @@ class PlainVerbs(Unpicklable, ABC):
         try:
             return self._take(GROUP, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del group_id, user_id, anonymous_id, traits, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     def alias(
         self,
@@ -163,18 +183,18 @@ class PlainVerbs(Unpicklable, ABC):
         try:
             return self._take(ALIAS, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del user_id, previous_id, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     def send(self, call: Call) -> Receipt:
         """Accept a ready model, such as `Track(event=..., user_id=...)`."""
         try:
             return self._take(WIRES[checked(call).type], call.wire())
         except BaseException as error:
-            failure = error
+            held = [error]
         del call
-        raise stripped(failure)
+        raise stripped(held)
 
 
 def _view(

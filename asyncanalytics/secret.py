@@ -7,8 +7,15 @@ the caller leaves with the frames it came through emptied: the lines stay, the v
 
 from __future__ import annotations
 
+from functools import wraps
 from traceback import clear_frames
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
 
 
 class Unpicklable:
@@ -58,15 +65,31 @@ class Secret(Unpicklable):
         return "<Secret>"
 
 
-def stripped(error: BaseException) -> BaseException:
+def stripped(held: list[BaseException]) -> BaseException:
     """Return an error, to be raised again, without what it came through held.
 
     The lines of its frames stay and their values go, and so do the errors that led to it, whose
     text may quote a value. For use after the handler: what the caller was handling when it came
     here becomes the error's context then. The frame that raises it deletes its own values.
     """
+    error = held.pop()  # its frame would hold it, and it its frame
     trace = error.__traceback__
     clear_frames(trace)  # but those that still run
     error.__cause__ = error.__context__ = None
     error.__suppress_context__ = False
     return error.with_traceback(trace and trace.tb_next)
+
+
+def discreet(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
+    """Have what a function raises leave without what the function was given."""
+
+    @wraps(function)
+    def call(*args: _Params.args, **given: _Params.kwargs) -> _Result:
+        try:
+            return function(*args, **given)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            held = [error]
+        del args, given
+        raise stripped(held)
+
+    return call

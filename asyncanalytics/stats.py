@@ -119,6 +119,11 @@ class Stats:
         return sum(each.accepted for each in self.destinations.values())
 
     @property
+    def recovered(self) -> int:
+        """How many of them were found in the spool."""
+        return sum(each.recovered for each in self.destinations.values())
+
+    @property
     def delivered(self) -> int:
         """Calls acknowledged by the endpoint."""
         return sum(each.delivered for each in self.destinations.values())

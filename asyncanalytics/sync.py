@@ -139,8 +139,8 @@ class _Background:
             try:
                 return await function()
             except BaseException as error:  # noqa: BLE001 - raised again below
-                failure = error
-            raise stripped(failure)
+                held = [error]
+            raise stripped(held)
 
         try:
             future = self._portal.start_task_soon(moved)

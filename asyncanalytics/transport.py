@@ -4,13 +4,13 @@ Promises:
 - One pool for all destinations of a client, made at start, off the event loop where it blocks.
 - A redirect is never followed, and at most `MAX_ANSWER` bytes of an answer are read, as they came
   (nothing is inflated).
-- Every way in which a request can fail is a `NoAnswer`; nothing else comes out but cancellation,
-  and what the hooks and transports of a user's own client raise.
+- Every way in which a request can fail is a `NoAnswer`, what a user's own client raises included;
+  nothing else comes out but cancellation.
 - A request that outlasts its total time is cancelled, and its pool retires: httpx 0.28 can leave
   a connection of a cancelled request taken for ever, so a fresh pool takes over.
 - What a server said beyond an answer is not taken for the answer to the next request.
 - The own pool keeps no cookies: what an endpoint sets would only grow, and travel with the key.
-- What fails shows neither a request's headers nor its content, in none of the frames it came by.
+- What fails shows neither a request's headers nor its content in the frames from here on down.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import anyio._backends._asyncio  # what a first request would import on the loop
 import httpcore._backends.anyio  # noqa: F401 - the same
 import httpx
 
-from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer
+from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer, describe
 from asyncanalytics.retrying import MAX_ANSWER
 from asyncanalytics.secret import Unpicklable, stripped
 
@@ -127,19 +127,23 @@ class Transport(Unpicklable):
         try:
             async with asyncio.timeout(self._sending.timeout):
                 return await self._exchange(pool.client, url, headers, content)
+        except NoAnswer as error:
+            held: list[BaseException] = [error]
         except TimeoutError:
             self._retire(pool)
-            failure: BaseException = NoAnswer(f"no whole answer within {self._sending.timeout:g} s")
+            held = [NoAnswer(f"no whole answer within {self._sending.timeout:g} s")]
         except (self._library.HTTPError, self._library.StreamError, *_LET_THROUGH) as error:
-            failure = NoAnswer(type(error).__name__)
+            held = [NoAnswer(type(error).__name__)]
+        except Exception as error:  # noqa: BLE001 - the hooks and transports of a user's own client
+            held = [NoAnswer(f"its own client raised {describe(error)}")]
         except BaseException as error:  # noqa: BLE001 - raised below, without what was sent
-            failure = error
+            held = [error]
         finally:
             pool.requests -= 1
             if pool.retired and not pool.requests:
                 await _close(pool)
         del headers, content
-        raise stripped(failure)
+        raise stripped(held)
 
     async def aclose(self) -> None:
         """Close the pool, unless it is the user's own."""

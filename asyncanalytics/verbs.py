@@ -85,9 +85,9 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._try(IDENTIFY, fields) or await self._submit(IDENTIFY, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del user_id, anonymous_id, traits, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     def identify_nowait(
         self,
@@ -108,9 +108,9 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._submit_nowait(IDENTIFY, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del user_id, anonymous_id, traits, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     async def track(
         self,
@@ -132,9 +132,9 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._try(TRACK, fields) or await self._submit(TRACK, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del event, user_id, anonymous_id, properties, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     def track_nowait(
         self,
@@ -156,9 +156,9 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._submit_nowait(TRACK, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del event, user_id, anonymous_id, properties, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     async def page(
         self,
@@ -188,9 +188,19 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._try(PAGE, fields) or await self._submit(PAGE, fields)
         except BaseException as error:
-            failure = error
-        del name, user_id, anonymous_id, properties, context, integrations, fields
-        raise stripped(failure)
+            held = [error]
+        del (
+            name,
+            category,
+            section,
+            user_id,
+            anonymous_id,
+            properties,
+            context,
+            integrations,
+            fields,
+        )
+        raise stripped(held)
 
     def page_nowait(
         self,
@@ -220,9 +230,19 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._submit_nowait(PAGE, fields)
         except BaseException as error:
-            failure = error
-        del name, user_id, anonymous_id, properties, context, integrations, fields
-        raise stripped(failure)
+            held = [error]
+        del (
+            name,
+            category,
+            section,
+            user_id,
+            anonymous_id,
+            properties,
+            context,
+            integrations,
+            fields,
+        )
+        raise stripped(held)
 
     async def screen(
         self,
@@ -252,9 +272,19 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._try(SCREEN, fields) or await self._submit(SCREEN, fields)
         except BaseException as error:
-            failure = error
-        del name, user_id, anonymous_id, properties, context, integrations, fields
-        raise stripped(failure)
+            held = [error]
+        del (
+            name,
+            category,
+            section,
+            user_id,
+            anonymous_id,
+            properties,
+            context,
+            integrations,
+            fields,
+        )
+        raise stripped(held)
 
     def screen_nowait(
         self,
@@ -284,9 +314,19 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._submit_nowait(SCREEN, fields)
         except BaseException as error:
-            failure = error
-        del name, user_id, anonymous_id, properties, context, integrations, fields
-        raise stripped(failure)
+            held = [error]
+        del (
+            name,
+            category,
+            section,
+            user_id,
+            anonymous_id,
+            properties,
+            context,
+            integrations,
+            fields,
+        )
+        raise stripped(held)
 
     async def group(
         self,
@@ -308,9 +348,9 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._try(GROUP, fields) or await self._submit(GROUP, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del group_id, user_id, anonymous_id, traits, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     def group_nowait(
         self,
@@ -332,9 +372,9 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._submit_nowait(GROUP, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del group_id, user_id, anonymous_id, traits, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     async def alias(
         self,
@@ -352,9 +392,9 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._try(ALIAS, fields) or await self._submit(ALIAS, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del user_id, previous_id, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     def alias_nowait(
         self,
@@ -372,9 +412,9 @@ class Verbs(Unpicklable, ABC):
         try:
             return self._submit_nowait(ALIAS, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del user_id, previous_id, context, integrations, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     async def send(self, call: Call) -> Receipt:
         """Accept a ready model, such as `Track(event=..., user_id=...)`."""
@@ -383,18 +423,18 @@ class Verbs(Unpicklable, ABC):
             wire, fields = WIRES[checked(call).type], call.wire()
             return self._try(wire, fields) or await self._submit(wire, fields)
         except BaseException as error:
-            failure = error
+            held = [error]
         del call, fields
-        raise stripped(failure)
+        raise stripped(held)
 
     def send_nowait(self, call: Call) -> Receipt:
         """Do as `send`, without waiting: a full queue raises `QueueFull`."""
         try:
             return self._submit_nowait(WIRES[checked(call).type], call.wire())
         except BaseException as error:
-            failure = error
+            held = [error]
         del call
-        raise stripped(failure)
+        raise stripped(held)
 
     async def deliver(self, call: Call, *, timeout: float | None = None) -> Outcome:
         """Send a call at once, and return when every destination that it is for has it.

@@ -70,13 +70,16 @@ class Watch:
         """Look at an error as a tool that reports errors would: its chain, and frames' locals."""
         left: list[BaseException | None] = [error]
         seen: set[int] = set()
+        caused: set[int] = set()
         while left:
             found = left.pop()
             if found is None or id(found) in seen:
                 continue
             seen.add(id(found))
             left += [found.__cause__, found.__context__, *getattr(found, "exceptions", ())]
-            if found is error or _is_ours(found):
+            if _is_ours(found):
+                caused |= {id(found.__cause__), id(found.__context__)}  # what ours was made of
+            if found is error or _is_ours(found) or id(found) in caused:
                 name = f"{where}, {type(found).__name__}"
                 notes = getattr(found, "__notes__", ())
                 self.look(name, f"{found!s} {found!r} {_repr(found.args)} {notes}")

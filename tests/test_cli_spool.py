@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -222,7 +223,8 @@ def test_an_empty_folder_is_nothing_wrong(shell: Shell, folder: Path) -> None:
     ran = shell("ls", folder)
     assert (ran.code, ran.err) == (0, "")
     assert "nothing waits" in ran.out
-    assert shell("show", folder) == (0, "", "")
+    assert shell("show", folder) == (0, "", "note: there are no dead letters here\n")
+    assert shell("show", folder, "--waiting") == (0, "", "note: no calls wait here\n")
 
 
 # ----------------------------------------------------------------------------------------- show
@@ -671,6 +673,7 @@ def at_a_terminal(*args: str, question: bytes = b"", answer: bytes = b"") -> tup
 
     child, terminal = pty.fork()
     if not child:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
         environ = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
         command = [sys.executable, "-m", "asyncanalytics", "spool", *args]
         os.execve(sys.executable, command, environ)  # noqa: S606 - written here

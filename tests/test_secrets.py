@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import logging
 import pickle
 import subprocess
 import sys
 import traceback
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +26,16 @@ from asyncanalytics import (
     Destination,
     FileDestination,
     InvalidCall,
+    NotStarted,
+    OAuth,
     QueueFull,
     Queueing,
+    Retrying,
     Sending,
     Track,
     Unserialisable,
     analytics,
+    bound_context,
     endpoints,
 )
 from asyncanalytics.secret import Secret
@@ -334,3 +341,79 @@ def test_the_command_line_shows_neither(live: Live, lab: Lab) -> None:
     assert "DEBUG:httpcore" in done.stderr
     assert lab.MARK not in done.stdout + done.stderr
     assert [event["properties"] for event in live.wait_for(1)] == [{"mark": lab.MARK}]
+
+
+def test_an_error_keeps_nothing_alive(lab: Lab) -> None:
+    """No frame holds the error that holds it: what the caller had goes when the caller does."""
+
+    class Held:
+        pass
+
+    def call() -> weakref.ref[Held]:
+        held = Held()
+        client = AsyncClient(lab.KEY)
+        with suppress(NotStarted):
+            client.track_nowait("Ordered", user_id="u1")
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        found = [call() for _ in range(10)]
+        assert [each() for each in found] == [None] * 10
+    finally:
+        gc.enable()
+
+
+async def test_one_error_raised_again_and_again(lab: Lab) -> None:
+    """A user's own client may raise the same object each time: other tasks that met it go on."""
+    single = ConnectionError("the circuit is open")
+    went_on = asyncio.Event()
+
+    async def refuse(_: object) -> None:
+        raise single
+
+    async def other() -> None:
+        try:
+            await refuse(None)
+        except ConnectionError:
+            await went_on.wait()
+
+    http = httpx.AsyncClient(event_hooks={"request": [refuse]})
+    task = asyncio.create_task(other())
+    await asyncio.sleep(0)
+    retrying = Retrying(base=0, cap=0, max_attempts=2)
+    async with lab.client(lab.script(), sending={"http_client": http}, retrying=retrying) as client:
+        (receipt,) = await lab.track(client)
+        assert (await receipt.settled()).reason == "expired"
+    went_on.set()
+    await task
+    await http.aclose()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Track(event="", user_id="u1"),
+        lambda: OAuth(client_id="id", key_id="key", private_key="wrong"),
+        lambda: AsyncClient("key", endpoint="nowhere"),
+    ],
+    ids=["a call", "OAuth", "a client"],
+)
+def test_what_is_half_made_can_be_shown(make: Callable[[], object]) -> None:
+    """Tools that report an error ask each local for its repr, also those of a constructor."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - each has its own
+        make()
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "repr() failed" not in "".join(shown.format())
+
+
+async def test_what_is_bound_does_not_show(lab: Lab) -> None:
+    """A context that is wrong is refused without the others' values."""
+    context = {"traits": {"mark": lab.MARK}, "page": 3}
+    async with lab.client(lab.script()) as client:
+        with pytest.raises(ConfigurationError, match="page"):
+            client.bind(user_id="u1", context=context)
+        with pytest.raises(ConfigurationError, match="page"), bound_context(context=context):
+            pass
+        with pytest.raises(InvalidCall):
+            await client.page("", category=lab.MARK)

@@ -19,6 +19,9 @@ from asyncanalytics import (
     Closed,
     ConfigurationError,
     DeliveryTimeout,
+    Destination,
+    InvalidCall,
+    LifecycleError,
     NotDelivered,
     QueueFull,
     Queueing,
@@ -90,7 +93,7 @@ async def until(is_so: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def many(client: WatchedClient, count: int, **properties: Any) -> list[str]:
+async def many(client: AsyncClient, count: int, **properties: Any) -> list[str]:
     """Make calls together, and return their ids once they are durable."""
     calls = (
         client.track("Added File", user_id=f"u{n}", properties={"n": n, **properties})
@@ -780,6 +783,139 @@ async def test_a_folder_that_others_may_read_is_refused(lab: Lab, folder: Path) 
     assert client.stats().delivered == 1
 
 
+async def test_a_quota_is_shared_by_destinations(folder: Path) -> None:
+    """A call for two waits until there is room for both, and is dropped at neither."""
+    places = [
+        Destination("key", endpoint="http://127.0.0.1:9", name=name) for name in ("one", "two")
+    ]
+    spool = Spooling(folder, max_bytes=1 << 20)
+    async with AsyncClient(destinations=places, spool=spool, shutdown_timeout=0) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                await asyncio.gather(*(many(client, 100, x="y" * 750) for _ in range(10)))
+        stats = client.stats()
+    for each in stats.destinations.values():
+        assert (each.dropped, each.is_balanced) == (0, True)
+        assert each.pending > 300
+
+
+async def test_who_waits_for_room_is_told_why(lab: Lab, folder: Path, logged: Any) -> None:
+    """Dead letters may fill the quota: the log says so once, and what helps."""
+    server = lab.script(then=404)
+    client = lab.client(server, spool=Spooling(folder, max_bytes=1 << 20), retrying=QUICK)
+    async with client:
+        filling = asyncio.create_task(many(client, 1_000, x="y" * 3_000))
+        await until(lambda: "wait for room in the spool" in logged.text)
+        await client.flush(10)
+        filling.cancel()
+        assert client.stats().pending == 0
+        told = [each for each in logged.records if "wait for room in the spool" in each.message]
+        assert len(told) == 1
+        assert "asyncanalytics spool purge" in told[0].message
+
+
+async def test_a_flush_ends_with_the_client(lab: Lab, folder: Path) -> None:
+    """Also where what it waits for is on disk alone."""
+    client = lab.client(
+        lab.script(then=503), spool=folder, retrying=QUICK, queueing=Queueing(max_events=5)
+    )
+    await client.start()
+    await many(client, 50)
+    flushing = asyncio.create_task(client.flush())
+    await asyncio.sleep(0.05)
+    await client.aclose(0.05)
+    assert (await asyncio.wait_for(flushing, 5)).pending == 50
+
+
+async def test_an_outage_is_not_held_against_a_batch(lab: Lab, folder: Path) -> None:
+    """After it, a batch has all its attempts, however many it has made before."""
+    met: set[str] = set()
+
+    def once_more(request: Any) -> int:
+        (message_id,) = request.ids
+        is_second = message_id in met
+        met.add(message_id)
+        return 200 if is_second else 503
+
+    server = lab.script(then=503)
+    client = lab.client(
+        server,
+        spool=folder,
+        batching=Batching(max_events=1, linger=0),
+        retrying=Retrying(max_attempts=3, base=0.005, cap=0.01),
+    )
+    async with client:
+        made = await many(client, 20)
+        await until(lambda: len(server.requests) > 40)
+        server.then = once_more
+        await client.flush(20)
+    assert sorted(server.arrived) == sorted(made)
+
+
+async def test_a_flush_waits_for_all_that_came_before_it(lab: Lab, folder: Path) -> None:
+    """Calls with an id that waits already go ahead, and do not take the place of others."""
+    server = lab.script(then=503)
+    client = lab.client(
+        server,
+        spool=folder,
+        retrying=QUICK,
+        queueing=Queueing(max_events=4),
+        batching=Batching(max_events=1, linger=0),
+        sending={"max_in_flight": 1},
+    )
+    async with client:
+        receipts = [
+            await client.track("Added File", user_id="u1", message_id=f"m{n}") for n in range(12)
+        ]
+        flushing = asyncio.create_task(client.flush(20))
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            await client.track("Added File", user_id="u1", message_id="m0")
+        server.then = 200
+        await flushing
+        assert [each.message_id for each in receipts if each.outcome is None] == []
+
+
+async def test_a_disk_that_hangs_bounds_what_is_taken(lab: Lab, folder: Path) -> None:
+    """What is on its way to it is in memory, and `Queueing` bounds that."""
+    queueing = Queueing(max_events=100, when_full="raise")
+    client = lab.client(lab.script(then=503), spool=folder, queueing=queueing, retrying=QUICK)
+    async with client:
+        gate = client._journal._spool._writer._gate  # type: ignore[union-attr]
+        with gate, pytest.raises(QueueFull, match="the queue of destination"):
+            lab.burst(client, 1_000)
+        assert client.stats().pending <= 101
+        lab.clients.remove(client)  # the burst's receipts are lost with its error
+        await client.aclose(0)
+    assert client.stats().is_balanced
+
+
+def test_a_loop_that_ends_leaves_its_calls_to_the_next(live: Live, folder: Path) -> None:
+    """A client that was never closed says where they are, and another one delivers them."""
+    kept: list[AsyncClient] = []
+
+    async def first() -> None:
+        client = AsyncClient(endpoint="http://127.0.0.1:9", name="here", spool=folder)
+        kept.append(client)
+        await client.start()
+        for _ in range(5):
+            await client.track("Added File", user_id="u1")
+
+    async def second() -> None:
+        with pytest.raises(LifecycleError, match="left 5 events to the spool"):
+            await kept[0].track("Added File", user_id="u1")
+        async with AsyncClient(name="here", spool=folder) as client:
+            await until(lambda: client.stats().recovered == 5)
+            await client.flush(10)
+            assert client.stats().delivered == 5
+
+    asyncio.run(first())
+    asyncio.run(second())
+    assert len(live.events) == 5
+    with pytest.warns(ResourceWarning, match="unclosed AsyncClient"):
+        kept.pop().__del__()
+
+
 # --------------------------------------------------------------------------------------- deliver
 
 
@@ -831,3 +967,21 @@ async def test_deliver_to_several(lab: Lab) -> None:
         with pytest.raises(NotDelivered):
             await bound.deliver(Track(event="Paid", user_id="u1"))
     assert up.requests[-1].events[0]["context"]["locale"] == "de-CH"
+
+
+async def test_deliver_on_a_disabled_client_sends_nothing(lab: Lab) -> None:
+    """Code of a development machine goes on, and can see why nothing was sent."""
+    async with lab.client(lab.script(), disabled=True) as client:
+        outcome = await client.deliver(Track(event="Paid", user_id="u1"))
+    assert (outcome.kind, outcome.reason) == ("dropped", "disabled")
+
+
+@pytest.mark.parametrize("given", [{"event": "Paid"}, None, "Paid"])
+async def test_deliver_and_send_take_calls(lab: Lab, given: Any) -> None:
+    """Anything else is refused by a sentence."""
+    async with lab.client(lab.script()) as client:
+        for verb in (client.deliver, client.send):
+            with pytest.raises(InvalidCall, match=r"must be a call such as Track\(...\), not a"):
+                await verb(given)
+        with pytest.raises(InvalidCall, match=r"must be a call such as Track\(...\), not a"):
+            client.send_nowait(given)

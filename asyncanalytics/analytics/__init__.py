@@ -22,8 +22,7 @@ from asyncanalytics import endpoints
 from asyncanalytics._version import __version__
 from asyncanalytics.analytics.client import Client
 from asyncanalytics.analytics.errors import APIError, BadSetting, CallTooLarge, InvalidMessage
-from asyncanalytics.analytics.frames import discreet
-from asyncanalytics.secret import Secret
+from asyncanalytics.secret import Secret, discreet
 
 if TYPE_CHECKING:
     import logging

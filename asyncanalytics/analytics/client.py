@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from asyncanalytics.analytics.errors import APIError, BadSetting, as_theirs
-from asyncanalytics.analytics.frames import discreet
 from asyncanalytics.analytics.messages import compose, moment, with_library
 from asyncanalytics.analytics.places import Queue, endpoint_of, oauth_of, queueing_of
 from asyncanalytics.binding import current
 from asyncanalytics.encoding import new_id
 from asyncanalytics.errors import Closed, InvalidCall, QueueFull
-from asyncanalytics.secret import Secret, Unpicklable
+from asyncanalytics.secret import Secret, Unpicklable, discreet
 from asyncanalytics.settings import Batching, Retrying, Sending
 from asyncanalytics.sync import Client as _Client
 from asyncanalytics.wire import WIRES

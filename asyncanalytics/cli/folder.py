@@ -93,10 +93,12 @@ class Folder:
         self.path: Path = path
         self._sealing: Any = None if sealing is None else load_sealing(sealing)
         try:
-            _check(path)
+            _check_place(path)
             found = left_in(path)
             self.corrupt: list[Path] = sorted(path.glob("*.spool.corrupt-*[0-9]"))
             is_empty = not any(path.iterdir())
+            if found or self.corrupt or is_empty:
+                _check_rights(path)
         except OSError as error:
             reason = f"the folder {str(path)!r} cannot be read: {error.strerror}"
             raise Failure(reason, Exit.CONFIGURATION) from None
@@ -185,11 +187,14 @@ def _short(stem: str, stems: Sequence[str]) -> str:
     return stem
 
 
-def _check(path: Path) -> None:
-    """Refuse what a client would refuse, and what would be changed under another user's hands."""
+def _check_place(path: Path) -> None:
     if not path.is_dir():
         problem = "is not a folder" if path.exists() else "does not exist"
         raise Failure(f"{str(path)!r} {problem}: name the client's spool", Exit.CONFIGURATION)
+
+
+def _check_rights(path: Path) -> None:
+    """Refuse what a client would refuse, and what would be changed under another user's hands."""
     if sys.platform != "win32":
         found = path.stat()
         if found.st_uid != os.geteuid():

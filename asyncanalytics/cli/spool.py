@@ -88,12 +88,14 @@ def show(
         raise Failure("only dead letters have names: leave out either", Exit.USAGE)
     names = place.names(letter or ())
     left = limit
+    has_any = False
 
     def work(file: File, seen: Visit) -> None:
-        nonlocal left
+        nonlocal left, has_any
         for each in _picked(file, seen, names, destination, waiting=waiting):
             if message_id and each.message_id not in message_id:
                 continue
+            has_any = True
             left -= 1
             if left < 0:
                 return
@@ -105,6 +107,8 @@ def show(
 
     with Output("-") as out:
         place.each(work)
+    if not has_any:
+        note("no calls wait here" if waiting else "there are no dead letters here")
     if left < 0:
         note(f"there are more than {limit:,}; --limit shows more")
     names.check()

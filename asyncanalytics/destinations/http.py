@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from typing import TYPE_CHECKING, Unpack
-
-import anyio.to_thread
 
 from asyncanalytics import endpoints
 from asyncanalytics._version import __version__
@@ -17,7 +16,7 @@ from asyncanalytics.endpoints import Endpoint
 from asyncanalytics.errors import ConfigurationError, NoAnswer
 from asyncanalytics.oauth import OAuth, Tokens
 from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict, judge
-from asyncanalytics.secret import Secret, Unpicklable
+from asyncanalytics.secret import Secret, Unpicklable, stripped
 
 if TYPE_CHECKING:
     from asyncanalytics.settings import Batching, Retrying, Sending
@@ -85,6 +84,13 @@ class Destination(BaseDestination, Unpicklable):
 
     async def deliver(self, batch: Batch) -> Verdict:
         """Post a batch, with `sentAt` as of now, and judge the answer."""
+        try:
+            return await self._deliver(batch)
+        except BaseException as error:  # noqa: BLE001 - raised below, without what was to be sent
+            held = [error]
+        raise stripped(held)
+
+    async def _deliver(self, batch: Batch) -> Verdict:
         if self._tokens is None:
             return await self._post(batch, self._authorization)
         token = await self._tokens.get()
@@ -209,4 +215,7 @@ def _envelope(key: Secret, endpoint: Endpoint, *, signs: bool) -> Envelope:
 async def _compress(content: bytes) -> bytes:
     if COMPRESSES_QUICKLY:
         return compress(content)
-    return await anyio.to_thread.run_sync(compress, content)
+    try:
+        return await asyncio.to_thread(compress, content)
+    except RuntimeError:  # the program is ending, and no thread takes anything any more
+        return compress(content)
