@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncanalytics.errors import AnalyticsError, ConfigurationError, describe
-from asyncanalytics.spool import OVERHEAD, Entry, Spool, SpoolFull, Verdict
+from asyncanalytics.spool import OVERHEAD, Entry, Spool, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,15 +60,22 @@ class Depositor(Protocol):
 class _Group:
     """Calls that go to the disk together."""
 
-    __slots__ = ("entries", "future", "has_landed", "waiters", "weight", "whose")
+    __slots__ = ("calls", "future", "has_landed", "waiters", "weight")
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self.whose: list[tuple[Depositor, Receipt]] = []
+        self.calls: list[tuple[str, Depositor, Receipt]] = []
         self.weight = 0
         self.future: Future[Sequence[int]] | None = None
         self.has_landed = False
         self.waiters: list[asyncio.Future[None]] = []
+
+    def entries(self) -> list[Entry]:
+        """Return them as the spool takes them. As its constructor makes one, in half the time."""
+        now = time.time()
+        return [
+            tuple.__new__(Entry, (destination, each.call, each.message_id, each.body, now))
+            for destination, _, each in self.calls
+        ]
 
     def land(self) -> None:
         self.has_landed = True
@@ -104,7 +111,7 @@ class Journal:
         self._under_way: list[_Group] = []
         self._last = _Group()  # of what was put last
         self._last.land()
-        self._spare = 0  # bytes that the quota leaves, or fewer
+        self._spare = 0.0  # bytes that the quota leaves, or fewer
         self.promised = 0  # of them, to callers whose turn has come
         self._early: list[Mapping[str, int]] = []  # found before the spool was here
         self._timer: asyncio.TimerHandle | None = None
@@ -148,24 +155,21 @@ class Journal:
     def has_room(self, weight: int) -> bool:
         """Whether the quota leaves so many bytes."""
         # One call may go to each of the buffers, and each looks for itself.
-        weight = int((weight * len(self._buffers) + self.promised) * self._swell)
-        if weight > self._spare:
-            self._spare = self._open.room - int(self._group.weight * self._swell)
-        return weight <= self._spare
+        wanted = (weight * len(self._buffers) + self.promised) * self._swell
+        if wanted > self._spare:
+            self._spare = self._open.room - self._group.weight * self._swell
+        return wanted <= self._spare
 
     def put(self, destination: str, buffer: Depositor, receipt: Receipt) -> None:
         """Have a call written with the next group."""
         group = self._last = self._group
-        body = receipt.body
-        fields = (destination, receipt.call, receipt.message_id, body, time.time())
-        group.entries.append(tuple.__new__(Entry, fields))  # half the time of its constructor
-        group.whose.append((buffer, receipt))
-        weight = len(body) + OVERHEAD
+        group.calls.append((destination, buffer, receipt))
+        weight = len(receipt.body) + OVERHEAD
         group.weight += weight
-        self._spare -= int(weight * self._swell)
+        self._spare -= weight * self._swell
         if group.weight >= _GROUP:
             self._write()
-        elif not self._under_way and len(group.entries) == 1:
+        elif not self._under_way and len(group.calls) == 1:
             self._loop.call_soon(self._write)  # with what others put until then
 
     def landing(self) -> asyncio.Future[None]:
@@ -214,7 +218,8 @@ class Journal:
         """Forget calls that have ended."""
         numbers = [receipt.number for receipt in receipts if receipt.number]
         if numbers:
-            freed = sum(len(each.body) + OVERHEAD for each in receipts if each.number)
+            freed = sum([len(each.body) for each in receipts if each.number])
+            freed += len(numbers) * OVERHEAD
             self._open.remove(numbers, freed=freed)
             self._let_in()
 
@@ -229,15 +234,13 @@ class Journal:
 
     def _write(self) -> None:
         group = self._group
-        if not group.entries or self._spool is None:
+        if not group.calls or self._spool is None:
             return
         self._group = _Group()
         self._under_way.append(group)
         try:
-            future = group.future = self._spool.append(group.entries)
-        except SpoolFull:  # others have taken the room meanwhile: those that live off the dead
-            self._land(group, [])
-        except Exception as error:  # noqa: BLE001 - the user's own functions, which seal
+            future = group.future = self._spool.append(group.entries())
+        except Exception as error:  # noqa: BLE001 - also the user's own functions, which seal
             self._note(error)
             self._land(group, [])
         else:
@@ -253,12 +256,12 @@ class Journal:
             self._write()
 
     def _land(self, group: _Group, numbers: Sequence[int]) -> None:
-        if group.has_landed and not group.entries:
+        if group.has_landed and not group.calls:
             return  # given up meanwhile
-        whose, group.whose, group.entries = group.whose, [], []
+        calls, group.calls = group.calls, []
         if group in self._under_way:
             self._under_way.remove(group)
-        for (buffer, receipt), number in zip(whose, numbers or [0] * len(whose), strict=True):
+        for (_, buffer, receipt), number in zip(calls, numbers or [0] * len(calls), strict=True):
             buffer.land(receipt, number)
         group.land()
         self._spare = 0  # others may have taken of it

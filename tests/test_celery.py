@@ -89,6 +89,7 @@ def working(folder: Path, pool: str, environ: dict[str, str]) -> Iterator[subpro
             worker.wait()
 
 
+@pytest.mark.long
 def test_every_pool_ends_with_everything_delivered(
     live: Any, celery_app: Any, tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ def test_the_demo_proves_itself() -> None:
     assert told["law"]["broken"] == 0
 
 
+@pytest.mark.long
 def test_the_demo_fails_when_events_are_gone() -> None:
     """Events that vanish from the collector make the exit code 5, and one line says how many."""
     with demo("--visitors", 20, "--outage", 0) as process:

@@ -196,6 +196,7 @@ async def test_cancelled_at_every_step(
     assert step > 20  # there was something to cancel
 
 
+@pytest.mark.long
 async def test_cancelled_at_every_step_on_sockets(
     new_lab: type[Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -547,6 +547,7 @@ INTERIM = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60 * SOAK)
 @settings(max_examples=60 * SOAK, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(

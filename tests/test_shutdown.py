@@ -267,6 +267,7 @@ OURS = "asyncanalytics.integrations.gunicorn.UvicornWorker"
 PLAIN = "uvicorn_worker.UvicornWorker"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
 @pytest.mark.parametrize(
     ("worker", "how"),
@@ -368,6 +369,7 @@ def post_worker_init(worker):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
 @pytest.mark.parametrize("how", ["term", "int"])
 def test_gunicorn_with_threads(live: Live, example: Example, how: str, *, preload: bool) -> None:

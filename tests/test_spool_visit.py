@@ -108,6 +108,7 @@ def counted(path: Path) -> tuple[int, int]:
     return rows[0], rows[1]
 
 
+@pytest.mark.long
 def test_another_process_retries_while_the_owner_works(tmp_path: Path) -> None:
     """It is killed again and again. Each row is read once, and told where it is not our own."""
     chance = random.Random(5)  # noqa: S311 - when to kill is no secret

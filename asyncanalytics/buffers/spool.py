@@ -51,6 +51,8 @@ class SpoolBuffer(Buffer):
     ) -> None:
         """Take a destination's name, and what to tell of calls that turn up, or are damaged."""
         super().__init__(queueing, limits)
+        self._fits_in_memory = super().fits
+        self._enqueue = super().put
         self._name = name
         self._journal = journal
         self._tell_found = found
@@ -70,7 +72,7 @@ class SpoolBuffer(Buffer):
     def fits(self, size: int, ahead: int = 0) -> bool:
         """Whether the disk has room for a call; while it refuses, whether memory has."""
         if self._journal.is_failing:
-            return super().fits(size + self._writing_bytes, ahead + self._writing_events)
+            return self._fits_in_memory(size + self._writing_bytes, ahead + self._writing_events)
         # What is on its way is in memory too: a disk may hang.
         return self._journal.has_room(size + (ahead + 1) * OVERHEAD) and (
             not self._writing_events
@@ -91,17 +93,18 @@ class SpoolBuffer(Buffer):
         size = len(receipt.body)
         self._writing_events -= 1
         self._writing_bytes -= size
-        receipt.number = max(0, number)  # another one of the same id has the row
-        if number > 0 and (self._on_disk or not super().fits(size)):
+        if number > 0:  # below 0 another one of the same id has the row
+            receipt.number = number
+        if number > 0 and (self._on_disk or not self._fits_in_memory(size)):
             receipt.body = b""
             self._absent[receipt.message_id] = receipt
             self._on_disk += 1
             self._refill()
             return
         self._read_to = max(self._read_to, number)
-        # Where others wait on disk, it goes before them.
-        self._delay_flushes(self._put, 1, until=self._put + self._on_disk)
-        super().put(receipt)
+        if self._on_disk:  # it goes before those
+            self._delay_flushes(self._put, 1, until=self._put + self._on_disk)
+        self._enqueue(receipt)
 
     # ------------------------------------------------------------------------------- going out
 
@@ -171,7 +174,7 @@ class SpoolBuffer(Buffer):
             receipt.body, receipt.number = row.body, row.seq
             self._read_to = row.seq
             self._on_disk -= 1
-            super().put(receipt)
+            self._enqueue(receipt)
         self._refill()
 
     def _refill(self) -> None:

@@ -24,6 +24,8 @@ def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
     ordered = sorted(set(numbers))
     if not ordered:
         return []
+    if ordered[-1] - ordered[0] == len(ordered) - 1:
+        return [(ordered[0], ordered[-1])]
     breaks = [(low, high) for low, high in pairwise(ordered) if high != low + 1]
     starts = [ordered[0], *(high for _, high in breaks)]
     ends = [*(low for low, _ in breaks), ordered[-1]]
