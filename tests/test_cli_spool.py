@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 SECRET = "what-the-call-carries"
 DAY = 86_400.0
 posix = pytest.mark.skipif(os.name != "posix", reason="rights and terminals of POSIX")

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
     from conftest import Lab, Peer
 
+pytestmark = pytest.mark.long
+
 SOAK = "SOAK" in os.environ
 looptime = pytest.mark.looptime
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -196,7 +198,6 @@ async def test_cancelled_at_every_step(
     assert step > 20  # there was something to cancel
 
 
-@pytest.mark.long
 async def test_cancelled_at_every_step_on_sockets(
     new_lab: type[Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -749,7 +750,6 @@ class Place(BaseDestination):
         return await self._server.request(self._who, [each.message_id for each in batch.receipts])
 
 
-@pytest.mark.long
 @pytest.mark.looptime(noop_cycles=0)  # nothing here comes from outside, so no time is left for it
 @pytest.mark.timeout(3600 if SOAK else 60)
 async def test_a_day_without_a_server_for_a_thousand_clients(

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from conftest import Lab, Peer
 
+pytestmark = pytest.mark.long
+
 SOAK = 50 if "SOAK" in os.environ else 1  # times as many examples
 QUICK = Retrying(max_attempts=10_000, base=0.01, cap=0.01)
 AT_ONCE = Batching(linger=0)
@@ -547,7 +549,6 @@ INTERIM = [
 ]
 
 
-@pytest.mark.long
 @pytest.mark.timeout(60 * SOAK)
 @settings(max_examples=60 * SOAK, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(

@@ -74,12 +74,9 @@ class SpoolBuffer(Buffer):
         if self._journal.is_failing:
             return self._fits_in_memory(size + self._writing_bytes, ahead + self._writing_events)
         # What is on its way is in memory too: a disk may hang.
+        on_its_way = self._writing_bytes + (self._writing_events + ahead) * OVERHEAD
         return self._journal.has_room(size + (ahead + 1) * OVERHEAD) and (
-            not self._writing_events
-            or (
-                self._writing_events + ahead < self._max_events
-                and self._writing_bytes + size <= self._max_bytes
-            )
+            on_its_way + size <= self._max_bytes or not self._writing_events
         )
 
     def put(self, receipt: Receipt) -> None:
