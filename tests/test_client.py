@@ -992,7 +992,7 @@ async def test_awaited_calls_let_the_loop_run(lab: Lab) -> None:
 
     async with lab.client(server) as client:
         beating = asyncio.create_task(beat())
-        await lab.track(client, 2_000)
+        await lab.track(client, 6_000)
         assert beats >= 10
         assert server.requests
         beating.cancel()
