@@ -204,7 +204,7 @@ async def test_calls_that_are_opted_out_let_the_loop_run(lab: Lab) -> None:
     async with lab.client(lab.script()) as client:
         beside = asyncio.create_task(other())
         token = current.set(Binding(user_id="u1", opted_out=True))
-        for _ in range(1_000):
+        for _ in range(4_000):
             await client.track("Added File")
         current.reset(token)
         beside.cancel()
