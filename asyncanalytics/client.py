@@ -88,7 +88,7 @@ class LifespanState(TypedDict):
 
 
 _NOWHERE = object()  # what no running loop is, not even the lack of one
-_BREATH = 512  # calls after which an awaited verb lets the loop run, so that none starves it
+_BREATH = 128  # calls after which an awaited verb lets the loop run, so that none starves it
 
 
 class AsyncClient(Verbs):
