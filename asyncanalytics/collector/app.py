@@ -7,36 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute
-from starlette.routing import Route as Path
 
 from asyncanalytics.collector import serving
 from asyncanalytics.collector.answers import Refused, refusal
 from asyncanalytics.collector.faults import Fault, Faults
 from asyncanalytics.collector.guard import Guard
-from asyncanalytics.collector.intake import (
-    BATCH,
-    DITTOFEED,
-    Intake,
-    KeyRing,
-    Mode,
-    Route,
-    pixel_route,
-)
+from asyncanalytics.collector.intake import Intake, KeyRing, Mode
+from asyncanalytics.collector.paths import intake_routes
 from asyncanalytics.collector.reading import Caps
 from asyncanalytics.collector.records import CollectorStats, Filter, StoredEvent, Verdict
 from asyncanalytics.collector.store import Store, stored_events
 from asyncanalytics.collector.views import Views, utc_moment
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
 DEFAULT_PORT: Final = 8010
@@ -44,19 +36,6 @@ MAX_BODY: Final = 4 * 1024 * 1024
 """Bytes of a body as it comes, by default."""
 MAX_INFLATED: Final = 8 * 1024 * 1024
 """Bytes of an inflated body, by default."""
-
-_SHORT: Final = {
-    "i": "identify",
-    "t": "track",
-    "p": "page",
-    "s": "screen",
-    "g": "group",
-    "a": "alias",
-}
-_CALL_NAMES: Final = {**_SHORT, **{call: call for call in _SHORT.values()}}
-_BATCH_NAMES: Final = ("batch", "import", "b")
-
-Handler = Callable[[Request, Route], Awaitable[Response]]
 
 
 class Collector:
@@ -98,7 +77,7 @@ class Collector:
         self._faults = Faults(seed)
         intake = Intake(self._store, self._faults, keys=keys, mode=mode, caps=caps)
         self._app = Starlette(
-            routes=[*_intake_routes(intake), *Views(self._store, self._faults, caps).routes()],
+            routes=[*intake_routes(intake), *Views(self._store, self._faults, caps).routes()],
             exception_handlers={Refused: _refused, HTTPException: _http_error},
             lifespan=self._lifespan,
         )
@@ -266,30 +245,6 @@ def _names(setting: str, names: Iterable[str] | None) -> list[str] | None:
     if isinstance(names, str):
         raise ValueError(f"{setting} must be a list of names, not one string")  # noqa: TRY004
     return None if names is None else list(names)
-
-
-def _intake_routes(intake: Intake) -> list[BaseRoute]:
-    batches = [_post(intake, f"/v1/{name}", Route(call=BATCH)) for name in _BATCH_NAMES]
-    batches.append(_post(intake, "/api/public/apps/batch", DITTOFEED))
-    calls = _CALL_NAMES.items()
-    singles = [_post(intake, f"/v1/{name}", Route(call=call)) for name, call in calls]
-    pixels = [_pixel(intake, f"/v1/pixel/{name}", pixel_route(call)) for name, call in calls]
-    return [*batches, *singles, *pixels]
-
-
-def _post(intake: Intake, path: str, route: Route) -> BaseRoute:
-    return Path(path, _endpoint(intake.post, route), methods=["POST"])
-
-
-def _pixel(intake: Intake, path: str, route: Route) -> BaseRoute:
-    return Path(path, _endpoint(intake.pixel, route), methods=["GET"])
-
-
-def _endpoint(handler: Handler, route: Route) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        return await handler(request, route)
-
-    return endpoint
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -7,9 +7,7 @@ is kept in one transaction before the answer is given.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -17,24 +15,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from asyncanalytics.collector.answers import Refused, json_response
-from asyncanalytics.collector.judge import (
-    CALLS,
-    MAX_BATCH_BYTES,
-    MAX_BATCH_EVENTS,
-    Reason,
-    judge,
+from asyncanalytics.collector.envelope import (
+    Delivery,
+    Route,
+    open_envelope,
+    payload_of,
+    pixel_body,
 )
-from asyncanalytics.collector.reading import (
-    Body,
-    Caps,
-    Parsed,
-    parse,
-    pixel_data,
-    read_body,
-    request_key,
-    take_key,
-    utf8_text,
-)
+from asyncanalytics.collector.judge import CALLS, MAX_BATCH_EVENTS, Reason, judge
+from asyncanalytics.collector.reading import Body, Caps, read_body, take_key, utf8_text
 from asyncanalytics.collector.store import EventRow, RequestRow, Store
 
 if TYPE_CHECKING:
@@ -51,41 +40,8 @@ Mode = Literal["lenient", "strict", "partial"]
 - `partial`: 207 with `Errors` when there are any; the good events are kept as good.
 """
 
-BATCH: Final = "batch"
-_PIXEL: Final = base64.b64decode(b"R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 _MAX_RETRY_COUNT_DIGITS: Final = 9
 _CLIENT_CLOSED_REQUEST: Final = 499
-
-
-def _success() -> Response:
-    return json_response({"success": True})
-
-
-def _no_content() -> Response:
-    return Response(status_code=204)
-
-
-def _gif() -> Response:
-    return Response(_PIXEL, media_type="image/gif")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Route:
-    """What the path of a request says about it."""
-
-    call: str
-    """`batch`, or the call that the body is."""
-    plain_key: bool = False
-    """Whether Authorization may hold the key alone."""
-    success: Callable[[], Response] = _success
-
-
-DITTOFEED: Final = Route(call=BATCH, plain_key=True, success=_no_content)
-
-
-def pixel_route(call: str) -> Route:
-    """Return what a pixel's path says."""
-    return Route(call=call, success=_gif)
 
 
 class KeyRing:
@@ -118,16 +74,6 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Delivery:
-    """A request that was understood: its events, what wrote them, and what the envelope says."""
-
-    events: list[Any]
-    parsed: Parsed
-    key: str | None
-    sent_at: str | None
-
-
 class Intake:
     """Takes ingest requests in."""
 
@@ -155,7 +101,7 @@ class Intake:
     async def pixel(self, request: Request, route: Route) -> Response:
         """Answer a GET whose query holds the event."""
         fault = self._faults.draw()
-        return await self._misbehave(request, route, _pixel_body(request), fault)
+        return await self._misbehave(request, route, pixel_body(request), fault)
 
     async def _misbehave(
         self, request: Request, route: Route, body: Body | Refused, fault: Fault | None
@@ -178,7 +124,7 @@ class Intake:
     ) -> Response:
         """Judge, keep and answer; a fault is what the client will be told in its place."""
         try:
-            delivery = _open_envelope(request, route, body)
+            delivery = open_envelope(request, route, body)
             rows = list(self._judged(delivery))
         except Refused as refused:
             self._store.add(_request_row(request, body, status=_told(refused.status, fault)))
@@ -190,7 +136,7 @@ class Intake:
         self._store.add(row, bad if bad and self._mode == "strict" else rows)
         return answer
 
-    def _judged(self, delivery: _Delivery) -> Iterator[EventRow]:
+    def _judged(self, delivery: Delivery) -> Iterator[EventRow]:
         fingerprint = self._keys.fingerprints()
         if delivery.key is not None or not delivery.events:
             fingerprint(delivery.key)  # refuses a request whose own key is unknown
@@ -199,7 +145,7 @@ class Intake:
             excess = "too_many_events"
         for place, event in enumerate(delivery.events):
             key = (take_key(event) if isinstance(event, dict) else None) or delivery.key
-            payload, too_deep = _payload(event, delivery.parsed)
+            payload, too_deep = payload_of(event, delivery.parsed)
             reason = excess or too_deep or judge(event, size=len(payload))
             yield _row(place, event, reason, fingerprint(key), payload)
 
@@ -221,14 +167,6 @@ def _told(status: int, fault: Fault | None) -> int:
     return fault.answered if fault is not None and fault.answers else status
 
 
-def _pixel_body(request: Request) -> Body | Refused:
-    try:
-        data = pixel_data(request)
-    except Refused as refused:
-        return refused
-    return Body(bytearray(data), len(data))
-
-
 def _request_row(
     request: Request, body: Body | Refused, *, status: int, sent_at: str | None = None
 ) -> RequestRow:
@@ -246,46 +184,6 @@ def _request_row(
 def moment(when: datetime) -> str:
     """Write a moment as `received_at` is written."""
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _open_envelope(request: Request, route: Route, body: Body | Refused) -> _Delivery:
-    if isinstance(body, Refused):
-        raise body
-    key = request_key(request.headers, plain=route.plain_key)
-    if route.call == BATCH and len(body.data) > MAX_BATCH_BYTES:
-        raise Refused(400, "batch_too_large", f"a batch may have {MAX_BATCH_BYTES:,} bytes")
-    parsed = parse(body.data)
-    envelope = parsed.value
-    if not isinstance(envelope, dict):
-        raise Refused(400, "not_an_object", "the body must be a JSON object")
-    sent_at = envelope.get("sentAt")
-    events = _events(envelope, route)
-    # A single call's key is its own; a batch's is that of all its events.
-    key = key or (take_key(envelope) if route.call == BATCH else None)
-    return _Delivery(events, parsed, key, sent_at if isinstance(sent_at, str) else None)
-
-
-def _events(envelope: dict[str, Any], route: Route) -> list[Any]:
-    if route.call != BATCH:
-        return [envelope | {"type": route.call}]
-    events = envelope.get("batch")
-    if not isinstance(events, list):
-        raise Refused(400, "no_batch", "the body must have a list of events named batch")
-    return events
-
-
-def _payload(event: Any, parsed: Parsed) -> tuple[bytes, Reason | None]:
-    try:
-        payload = parsed.dump(event)
-    except (TypeError, ValueError, RecursionError):
-        return parsed.dump(_shallow(event)), "too_deep"
-    return (payload if isinstance(event, dict) else b'{"value":' + payload + b"}"), None
-
-
-def _shallow(event: Any) -> dict[str, Any]:
-    """Return the part of an event that can be written whatever is nested in the rest."""
-    fields = event.items() if isinstance(event, dict) else ()
-    return {name: value for name, value in fields if not isinstance(value, dict | list)}
 
 
 def _row(
