@@ -20,17 +20,17 @@ from asyncanalytics.errors import AnalyticsError, ConfigurationError, describe
 from asyncanalytics.spool import OVERHEAD, Entry, Spool, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from typing import Any
 
     from asyncanalytics.receipts import Outcome, Receipt
     from asyncanalytics.settings import Sealing, Spooling
-    from asyncanalytics.spool import Row, SpoolStats
+    from asyncanalytics.spool import Fields, Row, SpoolStats
 
 logger: logging.Logger = logging.getLogger("asyncanalytics")
 
-_GROUP: Final = 256 << 10  # bytes that go to the disk at once
+_GROUP: Final = 1 << 20  # bytes that go to the disk at once
 _PIECE_EVENTS: Final = 500  # read back at a time
 _PIECE_BYTES: Final = 1 << 20
 _LOOK_AROUND: Final = 10.0  # seconds from one look at what dead processes have left to the next
@@ -41,8 +41,11 @@ _PATIENCE: Final = 5.0  # seconds for the disk at the end
 class Depositor(Protocol):
     """A buffer, as it is seen from here."""
 
-    def land(self, receipt: Receipt, number: int) -> None:
-        """Take a call that is on disk under a number, or that could not be kept: 0.
+    name: str
+    """Its destination's."""
+
+    def land(self, receipts: Sequence[Receipt], numbers: Sequence[int]) -> None:
+        """Take calls that are on disk, each under a number, or that could not be kept: 0.
 
         Below 0 one with the same id is there already.
         """
@@ -63,21 +66,27 @@ class _Group:
     __slots__ = ("calls", "future", "has_landed", "waiters", "weight")
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, Depositor, Receipt]] = []
+        self.calls: dict[Depositor, list[Receipt]] = {}
         self.weight = 0
         self.future: Future[Sequence[int]] | None = None
         self.has_landed = False
         self.waiters: list[asyncio.Future[None]] = []
 
-    def entries(self) -> list[Entry]:
-        """Return them as the spool takes them. As its constructor makes one, in half the time."""
+    def entries(self) -> Iterator[Fields]:
+        """Yield them as the spool takes them."""
         now = time.time()
-        return [
-            tuple.__new__(Entry, (destination, each.call, each.message_id, each.body, now))
-            for destination, _, each in self.calls
-        ]
+        for buffer, receipts in self.calls.items():
+            for each in receipts:
+                yield buffer.name, each.call, each.message_id, each.body, now
 
-    def land(self) -> None:
+    def land(self, numbers: Sequence[int]) -> None:
+        """Tell the buffers, and those who wait, where the calls are; no numbers: not on disk."""
+        calls, self.calls = self.calls, {}
+        start = 0
+        for buffer, receipts in calls.items():
+            end = start + len(receipts)
+            buffer.land(receipts, numbers[start:end] or [0] * len(receipts))
+            start = end
         self.has_landed = True
         for waiter in self.waiters:
             if not waiter.done():
@@ -100,9 +109,9 @@ class Journal:
 
     # -------------------------------------------------------------------------------------- life
 
-    def attach(self, destination: str, buffer: Depositor) -> None:
+    def attach(self, buffer: Depositor) -> None:
         """Make a buffer known; what is on disk for its destination is told to it."""
-        self._buffers[destination] = buffer
+        self._buffers[buffer.name] = buffer
 
     async def open(self) -> None:
         """Open the spool, in a thread. Raises ConfigurationError."""
@@ -110,7 +119,7 @@ class Journal:
         self._group = _Group()
         self._under_way: list[_Group] = []
         self._last = _Group()  # of what was put last
-        self._last.land()
+        self._last.land([])
         self._spare = 0.0  # bytes that the quota leaves, or fewer
         self.promised = 0  # of them, to callers whose turn has come
         self._early: list[Mapping[str, int]] = []  # found before the spool was here
@@ -160,17 +169,17 @@ class Journal:
             self._spare = self._open.room - self._group.weight * self._swell
         return wanted <= self._spare
 
-    def put(self, destination: str, buffer: Depositor, receipt: Receipt) -> None:
+    def put(self, buffer: Depositor, receipt: Receipt) -> None:
         """Have a call written with the next group."""
         group = self._last = self._group
-        group.calls.append((destination, buffer, receipt))
+        if not group.calls and not self._under_way:
+            self._loop.call_soon(self._write)  # with what others put until then
+        group.calls.setdefault(buffer, []).append(receipt)
         weight = len(receipt.body) + OVERHEAD
         group.weight += weight
         self._spare -= weight * self._swell
         if group.weight >= _GROUP:
             self._write()
-        elif not self._under_way and len(group.calls) == 1:
-            self._loop.call_soon(self._write)  # with what others put until then
 
     def landing(self) -> asyncio.Future[None]:
         """Return what is done once all that was put so far is on disk, or could not be kept.
@@ -258,12 +267,9 @@ class Journal:
     def _land(self, group: _Group, numbers: Sequence[int]) -> None:
         if group.has_landed and not group.calls:
             return  # given up meanwhile
-        calls, group.calls = group.calls, []
         if group in self._under_way:
             self._under_way.remove(group)
-        for (_, buffer, receipt), number in zip(calls, numbers or [0] * len(calls), strict=True):
-            buffer.land(receipt, number)
-        group.land()
+        group.land(numbers)
         self._spare = 0  # others may have taken of it
         self._let_in()
 

@@ -109,7 +109,9 @@ async def main():
         full = client.stats()
         await ask("full")  # the endpoint is up from here on
         await client.flush(20)
-        empty = client.stats()
+        async with asyncio.timeout(20):
+            while client.stats().spool.events:  # the last ones leave with a commit of their own
+                await asyncio.sleep(0.01)
         os.unlink(hog)
         while client._journal.is_failing:
             await call(client)
@@ -125,7 +127,7 @@ async def main():
     print(json.dumps(dict(
         made=made, said=said, balanced=stats.is_balanced, accepted=stats.accepted,
         delivered=stats.delivered, pending_when_full=full.pending, accepted_when_full=full.accepted,
-        is_disk_full=full.spool.is_disk_full, left_when_empty=empty.spool.events, kept=kept,
+        is_disk_full=full.spool.is_disk_full, kept=kept,
     )))
 
 asyncio.run(main())
@@ -156,7 +158,6 @@ def test_a_full_disk(live: Live, tmp_path: Path) -> None:
     found = json.loads(lines[-1])
     assert found["is_disk_full"]
     assert found["pending_when_full"] == found["accepted_when_full"]
-    assert found["left_when_empty"] == 0
     assert found["kept"] == 1
     assert found["balanced"]
     assert found["delivered"] == found["accepted"] == len(found["made"])

@@ -53,7 +53,7 @@ class SpoolBuffer(Buffer):
         super().__init__(queueing, limits)
         self._fits_in_memory = super().fits
         self._enqueue = super().put
-        self._name = name
+        self.name: str = name
         self._journal = journal
         self._tell_found = found
         self._tell_lost = lost
@@ -65,7 +65,7 @@ class SpoolBuffer(Buffer):
         self._absent: WeakValueDictionary[str, Receipt] = WeakValueDictionary()  # of those on disk
         self._is_reading = False
         self._is_stopping = False
-        journal.attach(name, self)
+        journal.attach(self)
 
     # -------------------------------------------------------------------------------- going in
 
@@ -73,32 +73,43 @@ class SpoolBuffer(Buffer):
         """Whether the disk has room for a call; while it refuses, whether memory has."""
         if self._journal.is_failing:
             return self._fits_in_memory(size + self._writing_bytes, ahead + self._writing_events)
+        weight = size + (ahead + 1) * OVERHEAD
         # What is on its way is in memory too: a disk may hang.
-        on_its_way = self._writing_bytes + (self._writing_events + ahead) * OVERHEAD
-        return self._journal.has_room(size + (ahead + 1) * OVERHEAD) and (
-            on_its_way + size <= self._max_bytes or not self._writing_events
-        )
+        on_its_way = self._writing_bytes + self._writing_events * OVERHEAD
+        fits = on_its_way + weight <= self._max_bytes or not self._writing_events
+        return fits and self._journal.has_room(weight)
 
     def put(self, receipt: Receipt) -> None:
         """Take in a call that fits, and have it written."""
         self._writing_events += 1
         self._writing_bytes += len(receipt.body)
-        self._journal.put(self._name, self, receipt)
+        self._journal.put(self, receipt)
 
-    def land(self, receipt: Receipt, number: int) -> None:
-        """Let a call into the queue, or leave it on disk."""
-        size = len(receipt.body)
-        self._writing_events -= 1
+    def land(self, receipts: Sequence[Receipt], numbers: Sequence[int]) -> None:
+        """Let calls into the queue, or leave them on disk."""
+        size = sum([len(each.body) for each in receipts])
+        self._writing_events -= len(receipts)
         self._writing_bytes -= size
-        if number > 0:  # below 0 another one of the same id has the row
-            receipt.number = number
-        if number > 0 and (self._on_disk or not self._fits_in_memory(size)):
+        for receipt, number in zip(receipts, numbers, strict=True):
+            if number > 0:  # below 0 another one of the same id has the row
+                receipt.number = number
+        if not self._on_disk and self._fits_in_memory(size, len(receipts) - 1):
+            self._read_to = max(self._read_to, *numbers)
+            for receipt in receipts:
+                self._enqueue(receipt)
+        else:
+            for receipt in receipts:
+                self._land(receipt)
+
+    def _land(self, receipt: Receipt) -> None:
+        size = len(receipt.body)
+        if receipt.number and (self._on_disk or not self._fits_in_memory(size)):
             receipt.body = b""
             self._absent[receipt.message_id] = receipt
             self._on_disk += 1
             self._refill()
             return
-        self._read_to = max(self._read_to, number)
+        self._read_to = max(self._read_to, receipt.number)
         if self._on_disk:  # it goes before those
             self._delay_flushes(self._put, 1, until=self._put + self._on_disk)
         self._enqueue(receipt)
@@ -136,7 +147,7 @@ class SpoolBuffer(Buffer):
     async def leave(self, first: int, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
         """Leave calls on disk for the next start; return those that are not there."""
         if loose := [receipt for receipt in receipts if not receipt.number]:
-            await self._journal.save(self._name, loose)
+            await self._journal.save(self.name, loose)
         kept = [receipt for receipt in receipts if receipt.number]
         if kept:
             self._left += len(kept)
@@ -183,7 +194,7 @@ class SpoolBuffer(Buffer):
         if self._waiting_bytes < min(_AHEAD, self._max_bytes // 2):
             self._is_reading = True
             self._journal.read(
-                self._name, self, self._read_to, events=max(1, events), size=max(1, size)
+                self.name, self, self._read_to, events=max(1, events), size=max(1, size)
             )
 
     def _promise(self, events: int, size: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ SEALED: Final = b"\0"
 """What a sealed body begins with: a plain one is JSON, and never does."""
 OVERHEAD: Final = 200
 """Bytes that a row takes in the file beyond its body: ids, indexes, and what pages leave unused."""
+
+
+Fields: TypeAlias = tuple[str, str, str, bytes, float]
+"""What an `Entry` holds, which takes less time to make."""
 
 
 class Entry(NamedTuple):
@@ -63,11 +67,6 @@ class Stored(NamedTuple):
     body: bytes
     created: float
     checksum: int
-
-    @property
-    def weight(self) -> int:
-        """What the row counts against the quota."""
-        return len(self.body) + OVERHEAD
 
     @property
     def is_whole(self) -> bool:
@@ -157,11 +156,11 @@ class SpoolStats:
 
 def checksum(destination: str, call: str, message_id: str, body: bytes, created: float) -> int:
     """Return the checksum of a row as stored."""
-    head = f"{destination}\0{call}\0{message_id}\0".encode()
-    return crc32(body, crc32(struct.pack("<d", created), crc32(head)))
+    head = f"{destination}\0{call}\0{message_id}\0".encode() + struct.pack("<d", created)
+    return crc32(body, crc32(head))
 
 
-def stored(entry: Entry, sealing: Sealing | None) -> Stored:
+def stored(entry: Fields, sealing: Sealing | None) -> Stored:
     """Make the row of an entry; raise if a field is not of its type.
 
     What raises here raises in the caller, and never within a commit that others share.

@@ -19,7 +19,7 @@ from asyncanalytics.spool.adoption import Adoption
 from asyncanalytics.spool.errors import SpoolForked
 from asyncanalytics.spool.files import prepare_folder
 from asyncanalytics.spool.keeper import Keeper
-from asyncanalytics.spool.rows import SEALED, SpoolStats, stored
+from asyncanalytics.spool.rows import OVERHEAD, SEALED, SpoolStats, stored
 from asyncanalytics.spool.writer import Job, Writer
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncanalytics.settings import Sealing
-    from asyncanalytics.spool.rows import DeadLetter, Entry, Row, Verdict
+    from asyncanalytics.spool.rows import DeadLetter, Fields, Row, Verdict
     from asyncanalytics.spool.store import Store
 
 _LEAST: Final = 1 << 20
@@ -75,7 +75,7 @@ class Spool(AbstractContextManager["Spool"]):
 
     # ------------------------------------------------------------------------------------- calls
 
-    def append(self, entries: Iterable[Entry]) -> Future[Sequence[int]]:
+    def append(self, entries: Iterable[Fields]) -> Future[Sequence[int]]:
         """Keep calls, all of them or none; the future has a number for each once they are durable.
 
         A call whose id waits already at its destination is kept once; the number of the one that
@@ -85,7 +85,7 @@ class Spool(AbstractContextManager["Spool"]):
         """
         self._check()
         rows = [stored(entry, self._sealing) for entry in entries]
-        weight = sum(row.weight for row in rows)
+        weight = sum([len(row.body) for row in rows]) + len(rows) * OVERHEAD
         job = Job("append", rows=rows, weight=weight)
         return self._writer.put(job, max_bytes=self.max_bytes)
 

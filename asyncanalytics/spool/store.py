@@ -17,7 +17,6 @@ from __future__ import annotations
 import sqlite3
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from asyncanalytics.spool import damage
@@ -150,20 +149,23 @@ class Store:
         ids = {name: self.figures(name).id for name in {row.destination for row in rows}}
         before = self.db.total_changes
         start = 0
-        values = [(seq, ids[row[0]], *row[1:]) for seq, row in zip(numbers, rows, strict=True)]
         for width in _WIDTHS:
-            while len(values) - start >= width:
-                flat = tuple(chain.from_iterable(values[start : start + width]))
-                self.db.execute(_INSERTS[width], flat)
-                start += width
+            while len(rows) - start >= width:
+                end = start + width
+                values: list[object] = []
+                for seq, row in zip(numbers[start:end], rows[start:end], strict=True):
+                    values += (seq, ids[row[0]], *row[1:])
+                self.db.execute(_INSERTS[width], values)
+                start = end
         self.next_seq = max(self.next_seq, numbers[-1] + 1)
         added = self.db.total_changes - before
-        is_new = None if added == len(rows) else self._from(numbers[0])
-        for seq, row in zip(numbers, rows, strict=True):
-            if is_new is None or seq in is_new:
-                figures = self._figures[row.destination]
-                figures.events += 1
-                figures.bytes += len(row.body)
+        if added < len(rows):
+            are_new = self._from(numbers[0])
+            rows = [row for seq, row in zip(numbers, rows, strict=True) if seq in are_new]
+        for name in ids:
+            sizes = [len(row.body) for row in rows if row.destination == name]
+            self._figures[name].events += len(sizes)
+            self._figures[name].bytes += sum(sizes)
         return added
 
     def remove(self, numbers: Iterable[int]) -> int:

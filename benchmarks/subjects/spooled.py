@@ -49,7 +49,7 @@ async def durable(
 
     async def caller(mine: Iterator[tuple[str, dict[str, Any]]]) -> None:
         for user_id, properties in mine:
-            await _call(client, user_id, properties)
+            await client.track(_load.EVENT, user_id=user_id, properties=properties)
 
     watch = _subject.Stopwatch()
     await asyncio.gather(*(caller(calls) for _ in range(callers)))  # they share what is to do
