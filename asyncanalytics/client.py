@@ -88,7 +88,7 @@ class LifespanState(TypedDict):
 
 
 _NOWHERE = object()  # what no running loop is, not even the lack of one
-_BREATH = 128  # calls after which an awaited verb lets the loop run, so that none starves it
+_BREATH = 128  # calls from one look at whether the loop has run meanwhile to the next
 
 
 class AsyncClient(Verbs):
@@ -197,6 +197,7 @@ class AsyncClient(Verbs):
         self._refused = 0
         self._unrouted = 0
         self._breathless = 0
+        self._holds_breath = False
 
     def _only_destination(
         self,
@@ -238,7 +239,7 @@ class AsyncClient(Verbs):
         for flusher in self._flushers:
             # Its tasks live as long as the client: the place of this start is not theirs.
             Context().run(flusher.start)
-        self._state, self._has_warned = State.OPEN, False
+        self._state, self._has_warned, self._holds_breath = State.OPEN, False, False
         self._open_on = self._loop
         _unclosed.add(self)
 
@@ -508,10 +509,7 @@ class AsyncClient(Verbs):
 
     async def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         if self._breathless >= _BREATH:
-            self._breathless = 0
-            await asyncio.sleep(0)
-            if self._open_on is _NOWHERE:
-                raise Closed
+            await self._breathe()
         receipt = None
         if self._durably is not None and not _is_opted_out():
             receipt = self._offer(self._durably, wire, fields)
@@ -520,6 +518,20 @@ class AsyncClient(Verbs):
         if self._journal is not None:
             await self._journal.landing()
         return receipt
+
+    async def _breathe(self) -> None:
+        """Let the loop run if it has not since the last look, so that no caller starves it."""
+        self._breathless = 0
+        if self._holds_breath:
+            await asyncio.sleep(0)
+            if self._open_on is _NOWHERE:
+                raise Closed
+        else:
+            self._holds_breath = True
+            asyncio.get_running_loop().call_soon(self._breathes)
+
+    def _breathes(self) -> None:
+        self._holds_breath = False
 
     async def _submit_in_turn(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         route = self._route(wire, fields)

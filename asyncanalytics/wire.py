@@ -6,6 +6,7 @@ Both ways come from one definition, so they agree; a test holds them side by sid
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, NotRequired, get_args
 
 from pydantic import (
@@ -16,6 +17,7 @@ from pydantic import (
     ValidationError,
     with_config,
 )
+from pydantic_core import CoreSchema
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from asyncanalytics.calls import MODELS, RESERVED, Call, as_object
@@ -30,8 +32,25 @@ def _twin(annotation: Any) -> Any:
     if type(None) in get_args(annotation) and len(options) == 1:
         return _twin(options[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return Annotated[_typed_dict(annotation), BeforeValidator(_as_fields_of(annotation))]
+        return _ready(annotation)
     return annotation
+
+
+class _Ready:
+    """A schema that is made already: pydantic would make it anew wherever its type is named."""
+
+    def __init__(self, schema: CoreSchema) -> None:
+        self._schema = schema
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        return self._schema
+
+
+@cache
+def _ready(model: type[BaseModel]) -> Any:
+    """Return a model's TypedDict; its schema is made once for all the calls that have it."""
+    twin: Any = Annotated[_typed_dict(model), BeforeValidator(_as_fields_of(model))]
+    return Annotated[dict[str, Any], _Ready(TypeAdapter(twin).core_schema)]
 
 
 def _as_fields_of(model: type[BaseModel]) -> Callable[[object], dict[Any, Any]]:

@@ -131,6 +131,30 @@ async def test_every_verb_arrives(lab: Lab) -> None:
 
 
 @looptime
+async def test_calls_that_never_wait_let_others_run(lab: Lab) -> None:
+    """A task beside them has a turn in 256 calls; one whose caller waits costs no turn more."""
+    turns = 0
+
+    async def beside() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with lab.client(lab.script()) as client, asyncio.TaskGroup() as group:
+        task = group.create_task(beside())
+        for _ in range(1_024):
+            await client.track("Call", user_id="u1")
+        assert 4 <= turns <= 5
+        turns = 0
+        for _ in range(1_024):
+            await client.track("Call", user_id="u1")
+            await asyncio.sleep(0)
+        assert turns <= 1_025
+        task.cancel()
+
+
+@looptime
 async def test_ready_models_arrive(lab: Lab) -> None:
     """`send` takes a model, and its twin does too."""
     collector = lab.collector()
