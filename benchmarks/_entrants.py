@@ -29,6 +29,15 @@ class Subject:
 
 
 OURS = Subject(name="asyncanalytics", program="ours.py")
+OURS_AIOHTTP = Subject(
+    name="asyncanalytics, aiohttp", program="ours.py", options={"http": "aiohttp"}
+)
+OURS_UNSENT = Subject(
+    name="asyncanalytics, nothing sent",
+    program="ours.py",
+    options={"http": "none"},
+    lacks=frozenset({"gzip"}),
+)
 CONTROL = Subject(name="control", program="control.py")
 
 _NO_GZIP = frozenset({"gzip"})

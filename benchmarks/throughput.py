@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from _bench import Question, Results, run
-from _entrants import CONTROL, OURS, PEERS, SEGMENT
+from _entrants import CONTROL, OURS, OURS_AIOHTTP, OURS_UNSENT, PEERS, SEGMENT
 from _plots import Chart
 from _report import middle, ratio, table, text
 
 QUESTION = Question(
     name="throughput",
-    subjects=(OURS, *PEERS, CONTROL),
+    subjects=(OURS, OURS_AIOHTTP, OURS_UNSENT, *PEERS, CONTROL),
     short={"events": 10_000},
     full={"events": 100_000},
     peers={"short": {"events": 3_000}, "full": {"events": 20_000}},
@@ -28,15 +28,17 @@ HEAD = ("x segment", "x control", "events/s", "CPU s/100,000", "bytes/event", "e
 def _row(results: Results, name: str) -> list[str]:
     rounds = results.rounds
     rate = middle(rounds, name, "rate")
-    requests = middle(rounds, name, "sent") / middle(rounds, name, "requests")
+    sent = middle(rounds, name, "sent")
+    size = middle(rounds, name, "bytes_per_event") if sent else None
+    share = sent / middle(rounds, name, "requests") if sent else None
     return [
         name,
         text(ratio(rounds, name, SEGMENT.name, "rate"), ".2f"),
         text(ratio(rounds, name, CONTROL.name, "rate"), ".2f"),
         text(rate, ",.0f"),
         text(middle(rounds, name, "cpu_per_event"), ".2f", 1e5),
-        text(middle(rounds, name, "bytes_per_event"), ".0f"),
-        text(requests, ",.0f"),
+        text(size, ".0f"),
+        text(share, ",.0f"),
     ]
 
 

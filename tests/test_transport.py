@@ -546,6 +546,20 @@ async def test_the_users_client_is_used_as_it_is_and_not_closed(lab: Lab) -> Non
     assert request.headers["content-type"] == "application/json"
 
 
+async def test_aiohttp_beneath(lab: Lab) -> None:
+    """A client of httpx that sends by aiohttp works as one that does not, its failures included."""
+    httpx_aiohttp = pytest.importorskip("httpx_aiohttp")
+    async with (
+        lab.listening(first_then_well(_reset, 2)) as peer,
+        httpx_aiohttp.HttpxAiohttpClient(timeout=5) as http,
+        lab.client(peer, retrying=QUICK, sending={"http_client": http}) as client,
+    ):
+        assert (await (await lab.track(client))[0].settled()).attempts == 3
+        receipts = await lab.track(client, 50)
+        await client.flush()
+        assert all(each.outcome.delivered for each in receipts)
+
+
 async def test_httpx2_is_taken_too(lab: Lab) -> None:
     """A client of httpx2 works as one of httpx does, its failures included."""
     httpx2 = pytest.importorskip("httpx2")

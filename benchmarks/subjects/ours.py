@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import _load
 import _pace
 import _subject
 
 from asyncanalytics import AsyncClient, Client, Queueing, Sending
+from asyncanalytics.batching import Batch, Limits
+from asyncanalytics.destinations import BaseDestination
+from asyncanalytics.retrying import Delivered, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncanalytics.settings import Batching
 
 _ROOMY = Queueing(max_events=10_000_000, max_bytes=4 << 30)
 
@@ -31,22 +41,61 @@ async def _start_off(client: AsyncClient) -> None:
     await client.flush()
 
 
+class _Nowhere(BaseDestination):
+    """Takes everything, and sends nothing."""
+
+    def limits(self, batching: Batching) -> Limits:
+        """Return those of an endpoint."""
+        return Limits(
+            max_events=batching.max_events,
+            max_bytes=batching.max_bytes,
+            max_event_bytes=32_000,
+            envelope=60,
+            per_event=2,
+        )
+
+    async def open(self, *_: object) -> None:
+        """Nothing to make ready."""
+
+    async def deliver(self, batch: Batch) -> Verdict:  # noqa: ARG002 - all of them
+        """Have it, at once."""
+        return Delivered()
+
+
+@asynccontextmanager
+async def _client(url: str, http: str, *, gzip: bool) -> AsyncIterator[AsyncClient]:
+    """Make a client that sends as it does by default, with aiohttp beneath, or not at all."""
+    async with AsyncExitStack() as stack:
+        if http == "none":
+            client = AsyncClient(destinations=[_Nowhere("nowhere")])
+        else:
+            sending = Sending(gzip=gzip or None)
+            if http == "aiohttp":
+                httpx_aiohttp = import_module("httpx_aiohttp")  # an extra
+                own = await stack.enter_async_context(httpx_aiohttp.HttpxAiohttpClient())
+                sending = Sending(gzip=gzip or None, http_client=own)
+            client = AsyncClient("key", endpoint=url, sending=sending)
+        yield await stack.enter_async_context(client)
+
+
 async def throughput(
     url: str,
     events: int,
     *,
     size: _load.Size = "full",
     gzip: bool = False,
+    http: str = "httpx",
 ) -> _subject.Answer:
     """Time from the first call until the sink has acknowledged the last event."""
     calls, event = _load.calls(events, size), _load.EVENTS[size]
-    async with AsyncClient("key", endpoint=url, sending=Sending(gzip=gzip or None)) as client:
+    async with _client(url, http, gzip=gzip) as client:
         warm = await _warm(client, size)
         watch = _subject.Stopwatch()
         for user_id, properties in calls:
             await client.track(event, user_id=user_id, properties=properties)
         await client.flush()
-        return watch.read() | {"events": events, "sent": warm + events}
+        sent = 0 if http == "none" else warm + events
+        return watch.read() | {"events": events, "sent": sent}
 
 
 async def latency(url: str, events: int, latency: float) -> _subject.Answer:
