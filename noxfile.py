@@ -38,7 +38,7 @@ INDEX_VARIABLES = (
 
 nox.needs_version = ">=2026.10.20"
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["lint", "types", "tests", "tests_core"]
+nox.options.sessions = ["lint", "types", "tests", "tests_core", "guard"]
 # A Python that is missing is skipped, also where CI is set and nox would rather fail, and none
 # is ever downloaded, neither by nox nor by uv.
 nox.options.error_on_missing_interpreters = False
