@@ -181,9 +181,9 @@ class Request:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The calls in it."""
-        body = self.body
-        return list(body.get("batch", [body]))
+        """The calls in it; a webhook's array is nothing but these."""
+        body: Any = self.body
+        return list(body if isinstance(body, list) else body.get("batch", [body]))
 
     @property
     def ids(self) -> list[str]:

@@ -49,8 +49,9 @@ FAMILIES = FLOORS["middleware"]
 FACE = FLOORS["asyncanalytics"]
 OPTIONAL = {
     *("arq", "celery", "django", "fastapi", "faststream", "gunicorn", "litestar", "taskiq"),
-    *("cryptography", "h2", "httpx2", "isal", "jwt"),
-    *("rich", "starlette", "typer", "uvicorn", "uvicorn_worker"),
+    *("cryptography", "duckdb", "h2", "httpx2", "isal", "jmespath", "jwt"),
+    *("rich", "starlette", "tree_sitter", "tree_sitter_toml", "typer"),
+    *("uvicorn", "uvicorn_worker"),
 }
 
 

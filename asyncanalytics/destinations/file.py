@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Unpack
 
 import anyio.to_thread
 
-from asyncanalytics.batching import Batch, Limits
-from asyncanalytics.destinations.base import BaseDestination, Rules
+from asyncanalytics.destinations.base import BaseDestination, Rules, own_limits
 from asyncanalytics.retrying import Delivered, Retry, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncanalytics.batching import Batch, Limits
     from asyncanalytics.settings import Batching, Retrying, Sending
     from asyncanalytics.transport import Transport
 
@@ -51,14 +51,7 @@ class FileDestination(BaseDestination):
 
     def limits(self, batching: Batching) -> Limits:
         """Return the user's limits; a line may have a mebibyte, if a batch may."""
-        largest = min(_MAX_LINE, batching.max_bytes - 1)
-        return Limits(
-            max_events=batching.max_events,
-            max_bytes=batching.max_bytes,
-            max_event_bytes=largest,
-            envelope=0,
-            per_event=2,
-        )
+        return own_limits(batching, max_event_bytes=_MAX_LINE)
 
     async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:
         """Nothing to make ready: the file is opened for each batch."""
