@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("asyncanalytics")
 
 _INTENDED = frozenset(
-    {"middleware", "disabled", "opted_out"}
+    {"middleware", "filtered", "no_consent", "disabled", "opted_out"}
 )  # drops that were asked for: not logged
 _OUTAGE = frozenset({"retry", "halt", "expired"})  # trouble that a delivery ends
 _QUIET = 60.0  # seconds after which other trouble is a new one

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from asyncanalytics import encoding
 from asyncanalytics.calls import Call
 from asyncanalytics.errors import InvalidCall, TooLarge, Unserialisable, Unsupported, describe
+from asyncanalytics.middleware import OnWire
 from asyncanalytics.receipts import Receipt
 from asyncanalytics.wire import WIRES
 
@@ -106,7 +107,7 @@ class Router:
             except Exception as error:  # noqa: BLE001 - it is the user's code; the caller goes on
                 return self._error("raised", describe(error))
             if changed is None:
-                return "middleware"
+                return each.reason if isinstance(each, OnWire) else "middleware"
             call = changed
         if middleware:
             try:
