@@ -97,6 +97,8 @@ class Journal:
         self._figures: SpoolStats | None = None
         self._since = 0.0
         self.promised: int = 0
+        self.refused: int = 0
+        """Calls so far that did not get onto the disk."""
 
     # -------------------------------------------------------------------------------------- life
 
@@ -259,6 +261,7 @@ class Journal:
         if group.has_landed and not group.calls:
             return  # given up meanwhile
         calls, group.calls = group.calls, []
+        self.refused += 0 if numbers else len(calls)
         if group in self._under_way:
             self._under_way.remove(group)
         for (_, buffer, receipt), number in zip(calls, numbers or [0] * len(calls), strict=True):

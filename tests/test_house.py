@@ -33,7 +33,7 @@ PICTURE: list[tuple[str, set[str]]] = [
     ("destinations", {"destinations"}),
     ("engine", {"flusher", "routing"}),
     ("verbs", {"verbs"}),
-    ("other verbs", {"bound", "plain"}),
+    ("other verbs", {"bound", "forwarding", "plain"}),
     ("door", {"client"}),
     ("threads' door", {"handover", "process"}),
     ("sync door", {"sync"}),
