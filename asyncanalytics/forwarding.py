@@ -135,7 +135,8 @@ class Plan:
     def check(self) -> None:
         """Raise unless all of it could be taken now, for all that is not a matter of room."""
         client, journal = self._way.client, self._way.journal
-        if client._open_on is not asyncio.get_running_loop():  # noqa: SLF001
+        is_open = client._open_on is asyncio.get_running_loop()  # noqa: SLF001
+        if self._way.is_closed or not is_open:
             raise Closed
         if journal is not None and journal.is_failing:
             raise NotDurable
@@ -175,7 +176,14 @@ class Forwarding:
         self.journal: Journal | None = client._journal  # noqa: SLF001
         self._flushers = client._flushers  # noqa: SLF001
         self._shared: Sequence[Middleware] = client._router.middleware  # noqa: SLF001
+        self.is_closed: bool = False
         self._said: set[str] = set()
+
+    def close(self) -> None:
+        """Take nothing more, while the client goes on with what it has; who waits gets `Closed`."""
+        self.is_closed = True
+        for flusher in self._flushers:
+            flusher.buffer.turn_away(Closed)
 
     async def plan(self, events: Iterable[Event]) -> Plan:
         """Find where each event goes, and as what. Nothing is taken yet."""

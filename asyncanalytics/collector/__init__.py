@@ -7,6 +7,8 @@ extra `collector`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from asyncanalytics.errors import MissingExtra
 
 try:
@@ -16,10 +18,13 @@ except ModuleNotFoundError as _error:
         raise
     raise MissingExtra("the collector", "collector") from _error
 
+from asyncanalytics.collector.answers import Mode
 from asyncanalytics.collector.faults import ConnectionDropped, Fault
-from asyncanalytics.collector.intake import Mode
 from asyncanalytics.collector.judge import Reason
 from asyncanalytics.collector.records import CollectorStats, StoredEvent, Verdict
+
+if TYPE_CHECKING:
+    from asyncanalytics.collector.pipelines.app import Router, Source
 
 __all__ = [
     "Collector",
@@ -30,4 +35,25 @@ __all__ = [
     "Reason",
     "StoredEvent",
     "Verdict",
+    "router",
 ]
+
+
+def router(source: Source) -> Router:
+    """Make a router of a configuration: the path of a TOML file, or data of the same form.
+
+    Raises:
+        InvalidConfiguration: with all that is wrong with it, and where.
+        MissingExtra: if the extra `router` is not installed.
+    """
+    try:
+        from asyncanalytics.collector.pipelines.app import Router
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in (
+            "jmespath",
+            "tree_sitter",
+            "tree_sitter_toml",
+        ):
+            raise
+        raise MissingExtra("the router", "router") from error
+    return Router(source)

@@ -62,14 +62,19 @@ class FileDestination(BaseDestination):
         return Delivered() if problem is None else Retry(f"cannot write: {problem}")
 
     def _append(self, batch: Batch) -> str | None:
-        """Write a batch, or say why not: an error would take the lines along in its frames."""
         lines = b"".join(b"{" + receipt.body + b"\n" for receipt in batch.receipts)
-        try:
-            with self._appending, _opened(self._path) as file:
-                _write_whole(file, lines)
-        except OSError as error:
-            return os.strerror(error.errno or 0)
-        return None
+        with self._appending:
+            return append(self._path, lines)
+
+
+def append(path: Path, lines: bytes) -> str | None:
+    """Append lines to a file, or say why not: an error would take the lines along in its frames."""
+    try:
+        with _opened(path) as file:
+            _write_whole(file, lines)
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return None
 
 
 @contextmanager

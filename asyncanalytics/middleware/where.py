@@ -89,9 +89,9 @@ def _holds(expression: str) -> Callable[[Wire], bool]:
     try:
         compiled = jmespath.compile(expression)
     except (JMESPathError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"when: {_said(error)}") from None
+        raise ConfigurationError(_said(error)) from None
     if unknown := _functions(compiled.parsed) - Functions.FUNCTION_TABLE.keys():
-        raise ConfigurationError(f"when: JMESPath has no function named {min(unknown)}")
+        raise ConfigurationError(f"JMESPath has no function named {min(unknown)}")
     search = compiled.search
 
     def holds(wire: Wire) -> bool:
