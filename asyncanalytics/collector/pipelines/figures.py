@@ -117,8 +117,9 @@ def summed(parts: Iterable[IntegrationStats]) -> IntegrationStats:
                 found[name] = found.get(name, 0) + value
             else:
                 found[name].update(value)
-    counters = {name: dict(found.pop(name)) for name in ("rejected", "dropped")}
-    return IntegrationStats(**found, **counters)
+    for name in ("rejected", "dropped"):
+        found[name] = dict(found[name])
+    return IntegrationStats(**found)
 
 
 class PipelineFigures:
