@@ -42,25 +42,23 @@ _SENDERS_OWN: Final = ("sentAt", "writeKey", "appId")
 _OBJECTS: Final = ("context", "integrations")
 # Their types are the first sender's affair: what was let in goes out.
 _UNCHECKED: Final = RESERVED.union(_OBJECTS)
+_NEEDED: Final = frozenset({"userId", "anonymousId", "previousId", "groupId", "event"})
 _BREATH: Final = 256  # events after which the loop runs
 
 
 class Event(NamedTuple):
     """One event of another's, ready to go on."""
 
+    call: str
+    message_id: str
     wire: Wire
     body: bytes
     """Its JSON, without the opening brace."""
 
-    @property
-    def call(self) -> str:
-        """Its kind."""
-        return str(self.wire["type"])
 
-    @property
-    def message_id(self) -> str:
-        """Its id."""
-        return str(self.wire["messageId"])
+def _encoded(wire: Wire) -> Event:
+    wire, body = encoding.encode_as_is(wire["type"], wire)
+    return Event(wire["type"], wire["messageId"], wire, body)
 
 
 def event(call: str, wire: Wire) -> Event:
@@ -78,7 +76,7 @@ def event(call: str, wire: Wire) -> Event:
         wire["timestamp"] = original if isinstance(original, str) else encoding.stamp()
     if wire.get("context") is None:
         wire["context"] = {"library": encoding.LIBRARY}
-    return Event(*encoding.encode_as_is(call, wire))
+    return _encoded(wire)
 
 
 class Load:
@@ -223,12 +221,11 @@ class Forwarding:
             return self._error("cannot be given an event", _said(error))
         except Exception as error:  # noqa: BLE001 - it is the user's code; the others go on
             return self._error("raised", describe(error))
-        return given if wire is given.wire else self._encoded(wire)
-
-    def _encoded(self, wire: Wire) -> Event | DropReason:
+        if wire is given.wire:
+            return given
         try:
-            _check(wire)
-            return Event(*encoding.encode_as_is(wire["type"], wire))
+            _check(wire, given.wire)
+            return _encoded(wire)
         except InvalidCall as error:
             return self._error("returned what is no valid call", _said(error))
 
@@ -260,12 +257,20 @@ def _called(middleware: Middleware, wire: Wire) -> Wire | None:
     return {"messageId": wire["messageId"], **around, **changed.wire()}
 
 
-def _check(wire: Wire) -> None:
-    """Raise `InvalidCall` unless a call that was changed is one still."""
+def _check(wire: Wire, given: Wire) -> None:
+    """Raise `InvalidCall` unless a call is one still; what has not changed was looked at before."""
     kind = WIRES.get(wire["type"])
     if kind is None:
         raise InvalidCall("call", "type", "is none of the six")
-    kind.validate({name: value for name, value in wire.items() if name not in _UNCHECKED})
+    is_new = kind.type != given["type"]
+    kind.validate(
+        {
+            name: value
+            for name, value in wire.items()
+            if (name in _NEEDED or is_new or value is not given.get(name))
+            and name not in _UNCHECKED
+        }
+    )
     for name in _OBJECTS:
         if not isinstance(wire.get(name), dict | None):
             raise InvalidCall(kind.type, name, "must be an object")
