@@ -60,8 +60,9 @@ _EPOCH = 1_800_000_000 * 1_000_000_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have the whole suite watched for its key and its property."""
+    """Have the whole suite watched for its key and its property; let it know more fixtures."""
     config.pluginmanager.register(canaries, "canaries")
+    config.pluginmanager.register(_load("switchyard"), "switchyard")
 
 
 # ---------------------------------------------------------------------------- what clients accept

@@ -21,17 +21,20 @@ except ModuleNotFoundError as _error:
 from asyncanalytics.collector.answers import Mode
 from asyncanalytics.collector.faults import ConnectionDropped, Fault
 from asyncanalytics.collector.judge import Reason
+from asyncanalytics.collector.problems import InvalidConfiguration, Problem
 from asyncanalytics.collector.records import CollectorStats, StoredEvent, Verdict
 
 if TYPE_CHECKING:
-    from asyncanalytics.collector.pipelines.app import Router, Source
+    from asyncanalytics.collector.pipelines import Router, Source
 
 __all__ = [
     "Collector",
     "CollectorStats",
     "ConnectionDropped",
     "Fault",
+    "InvalidConfiguration",
     "Mode",
+    "Problem",
     "Reason",
     "StoredEvent",
     "Verdict",
@@ -44,16 +47,8 @@ def router(source: Source) -> Router:
 
     Raises:
         InvalidConfiguration: with all that is wrong with it, and where.
-        MissingExtra: if the extra `router` is not installed.
+        MissingExtra: if it needs the extra `router`, and that is not installed.
     """
-    try:
-        from asyncanalytics.collector.pipelines.app import Router
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in (
-            "jmespath",
-            "tree_sitter",
-            "tree_sitter_toml",
-        ):
-            raise
-        raise MissingExtra("the router", "router") from error
+    from asyncanalytics.collector.pipelines import Router
+
     return Router(source)

@@ -4,3 +4,9 @@ A pipeline is a client of this package with one destination for each integration
 spools and figures are the client's own. Here is what stands around it: the configuration, the
 requests, the reload and the metrics.
 """
+
+from asyncanalytics.collector.pipelines.app import Router
+from asyncanalytics.collector.pipelines.figures import IntegrationStats, PipelineStats, RouterStats
+from asyncanalytics.collector.pipelines.loading import Source
+
+__all__ = ["IntegrationStats", "PipelineStats", "Router", "RouterStats", "Source"]

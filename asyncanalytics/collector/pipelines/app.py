@@ -32,19 +32,17 @@ from asyncanalytics.collector.pipelines import running
 from asyncanalytics.collector.pipelines.figures import PipelineFigures, RouterStats
 from asyncanalytics.collector.pipelines.intake import Intake
 from asyncanalytics.collector.pipelines.line import Line
-from asyncanalytics.collector.pipelines.loading import Loaded, load
+from asyncanalytics.collector.pipelines.loading import Loaded, Source, load
 from asyncanalytics.collector.pipelines.metrics import CONTENT_TYPE, exposition
 from asyncanalytics.errors import LifecycleError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from asyncanalytics.collector.pipelines.config import Config, Server
-
-    Source = str | os.PathLike[str] | Mapping[str, Any] | Config
 
 logger: logging.Logger = logging.getLogger("asyncanalytics")
 
@@ -199,6 +197,11 @@ class Router:
         return f"<Router {names} {self._state}>"
 
     # ------------------------------------------------------------------------ what requests see
+
+    @property
+    def config(self) -> Config:
+        """The configuration that is in use."""
+        return self._loaded.config
 
     @property
     def server(self) -> Server:

@@ -11,7 +11,7 @@ reload hands over through the disk is in both.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -81,6 +81,16 @@ class RouterStats:
     """Pipelines that take nothing at the moment, and why."""
     pipelines: Mapping[str, PipelineStats]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON-ready data."""
+        plain = asdict(self)
+        plain["answers"] = _texts(self.answers)
+        for name, pipeline in self.pipelines.items():
+            for integration, each in pipeline.integrations.items():
+                found = plain["pipelines"][name]["integrations"][integration]
+                found["rejected"] = _texts(each.rejected)
+        return plain
+
     @property
     def is_balanced(self) -> bool:
         """Whether the law holds for each integration."""
@@ -89,6 +99,10 @@ class RouterStats:
             for one in self.pipelines.values()
             for each in one.integrations.values()
         )
+
+
+def _texts(counts: Mapping[int, int]) -> dict[str, int]:
+    return {str(status): number for status, number in counts.items()}
 
 
 def of_destination(stats: DestinationStats, *, is_over: bool) -> IntegrationStats:

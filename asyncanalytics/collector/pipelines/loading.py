@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -20,43 +21,20 @@ from asyncanalytics.collector.pipelines import config
 from asyncanalytics.collector.pipelines.config import TAG, Config
 from asyncanalytics.collector.pipelines.positions import Position, Positions
 from asyncanalytics.collector.pipelines.suggestions import unknown
-from asyncanalytics.errors import ConfigurationError
+from asyncanalytics.collector.problems import InvalidConfiguration, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from pydantic_core import ErrorDetails
 
     from asyncanalytics.collector.pipelines.positions import Path as Place
 
+Source = str | os.PathLike[str] | Mapping[str, Any] | Config
+"""The path of a TOML file, or data of the same form."""
+
 _VARIABLE: Final = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
-    """One thing that is wrong with a configuration."""
-
-    path: str
-    """Where it is in the data, such as `pipelines[0].integrations[1].key`."""
-    message: str
-    line: int | None = None
-    """Where it is in the file, counted from 1."""
-    column: int | None = None
-
-    def __str__(self) -> str:
-        """Say it in one line."""
-        place = f"line {self.line}, column {self.column}: " if self.line else ""
-        return f"{place}{self.path}: {self.message}" if self.path else f"{place}{self.message}"
-
-
-class InvalidConfiguration(ConfigurationError):
-    """A configuration cannot work. `problems` has all that is wrong with it."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        """Say all of them, a line each."""
-        super().__init__("\n".join(map(str, problems)))
-        self.problems: tuple[Problem, ...] = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +45,7 @@ class Loaded:
     folder: Path
 
 
-def load(source: str | os.PathLike[str] | Mapping[str, Any] | Config) -> Loaded:
+def load(source: Source) -> Loaded:
     """Read a file, or take data of the same form; raise `InvalidConfiguration`."""
     if isinstance(source, Config):
         return Loaded(source, Path.cwd())

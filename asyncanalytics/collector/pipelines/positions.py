@@ -9,8 +9,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import tree_sitter_toml
-from tree_sitter import Language, Parser
+from asyncanalytics.errors import MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +28,15 @@ class Position(NamedTuple):
     column: int
 
 
+def _parsed(content: bytes) -> Node:
+    try:
+        import tree_sitter_toml
+        from tree_sitter import Language, Parser
+    except ImportError:
+        raise MissingExtra("a configuration in TOML", "router") from None
+    return Parser(Language(tree_sitter_toml.language())).parse(content).root_node
+
+
 class Positions:
     """The positions of all members of one text, which must be valid TOML."""
 
@@ -38,8 +46,7 @@ class Positions:
         self._lines = self._content.split(b"\n")
         self._found: dict[Path, Position] = {}
         self._last: dict[Path, int] = {}  # of an array of tables, the one that is being filled
-        root = Parser(Language(tree_sitter_toml.language())).parse(self._content).root_node
-        for node in root.named_children:
+        for node in _parsed(self._content).named_children:
             self._statement(node)
 
     def of(self, path: Sequence[str | int]) -> Position | None:

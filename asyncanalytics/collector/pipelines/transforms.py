@@ -88,7 +88,7 @@ class Transform(Strict):
         if len(steps) != 1:
             raise ValueError(f"a step is one of {', '.join(_MAKERS)}; each has a header of its own")
         if ("hash" in steps) != (self.hash_key is not None):
-            raise ValueError("hash and hash_key go together")
+            raise ValueError("hash and hash_key go together: the key is at least 16 bytes")
         self.middleware()  # which checks the key
         return self
 
