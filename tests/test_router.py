@@ -504,7 +504,7 @@ async def test_a_queue_that_may_drop_holds_nothing_up(yard: Switchyard) -> None:
 
 
 async def test_overload_loses_nothing_that_was_answered(yard: Switchyard) -> None:
-    """Many senders, small queues, a slow place: what was answered with 200 is there, and no more."""
+    """Many senders, small queues, a slow place: what was answered with 200 is there, no more."""
     place = await yard.receiver()
     place.collector.misbehave(503, share=0.3)
     place.collector.misbehave(None, delay=0.02)

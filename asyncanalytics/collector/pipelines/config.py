@@ -224,7 +224,7 @@ class _ToNowhere(Strict):
 
 def _kind(given: Any) -> str:
     to = given.get("to", "") if isinstance(given, dict) else getattr(given, "to", "")
-    if to in _KINDS:
+    if isinstance(to, str) and to in _KINDS:
         return TAG + _KINDS[to].__name__
     try:
         _place(to if isinstance(to, str) else "")

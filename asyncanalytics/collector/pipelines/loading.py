@@ -81,8 +81,8 @@ def _checked(data: dict[str, Any], positions: Positions | None) -> Config:
     try:
         made = Config.model_validate(filled)
     except ValidationError as error:
-        # What was wrong before its variables were filled in is not said twice.
-        unset = {place for place, _ in found}
+        # What may be wrong only because a variable is not set is not said too.
+        unset = {place[:end] for place, _ in found for end in range(len(place) + 1)}
         problems = map(_plain, error.errors(include_url=False, include_input=False))
         found += [each for each in problems if each[0] not in unset]
     found += _doubles(filled)
@@ -162,8 +162,9 @@ def _plain(error: ErrorDetails) -> tuple[Place, str]:
         return place, "is needed"
     if error["type"] in {"too_short", "string_too_short"}:
         return place, "needs at least one, and is empty"
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return place, _lowered(message)
+    if error["type"] == "value_error":
+        return place, error["msg"].removeprefix("Value error, ")
+    return place, _lowered(error["msg"].removeprefix("Input "))
 
 
 def _lowered(text: str) -> str:
