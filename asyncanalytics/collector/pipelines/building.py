@@ -24,6 +24,7 @@ def client(pipeline: Pipeline, server: Server, folder: Path) -> AsyncClient:
         sending=Sending(**given(pipeline.sending)),
         spool=None if spool is None else Spooling(folder / spool.folder, max_bytes=spool.max_bytes),
         shutdown_timeout=pipeline.shutdown_timeout,
+        disabled=False,  # the environment's switch is for those who make calls
     )
 
 

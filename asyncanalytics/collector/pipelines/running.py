@@ -52,11 +52,11 @@ def run(
                 on_start(url)
             await asyncio.Event().wait()  # until the block is cancelled
 
-    _collect_less()
+    collect_less()
     asyncio.run(serve())
 
 
-def _collect_less() -> None:
+def collect_less() -> None:
     """Have Python look for garbage less often: an event is some twenty objects, and no cycle."""
     gc.freeze()  # what is there by now stays
     gc.set_threshold(*_COLLECTION)
