@@ -86,9 +86,9 @@ class Load:
 
     def __init__(self, flusher: Flusher) -> None:
         """Nothing yet."""
-        self.flusher = flusher
+        self.flusher: Flusher = flusher
         self.receipts: list[Receipt] = []
-        self.size = 0
+        self.size: int = 0
         self.refused: defaultdict[DropReason, list[Receipt]] = defaultdict(list)
 
     def add(self, event: Event) -> None:

@@ -12,7 +12,9 @@ from _report import middle, ratio, table, text
 
 MEMORY = Subject(name="in memory", program="routing.py", options={"server": "memory"})
 SPOOLED = replace(MEMORY, name="with a spool", options={"server": "spooled"})
-BARE = replace(CONTROL, program="routing.py", options={"server": "control"})
+BARE = replace(
+    CONTROL, program="routing.py", options={"server": "control"}, lacks=frozenset({"gzip"})
+)
 
 QUESTION = Question(
     name="router",

@@ -5,10 +5,11 @@ the place in the configuration, and not when the first event comes.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Discriminator,
     Field,
     SecretStr,
@@ -217,7 +218,7 @@ TAG: Final = "kind: "
 class _ToNowhere(Strict):
     """What names no place: only that is said of it."""
 
-    model_config = Strict.model_config | {"extra": "allow"}
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", hide_input_in_errors=True)
 
     to: Annotated[str, AfterValidator(_place)]
 

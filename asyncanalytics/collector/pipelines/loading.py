@@ -22,6 +22,7 @@ from asyncanalytics.collector.pipelines.config import TAG, Config
 from asyncanalytics.collector.pipelines.positions import Position, Positions
 from asyncanalytics.collector.pipelines.suggestions import unknown
 from asyncanalytics.collector.problems import InvalidConfiguration, Problem
+from asyncanalytics.secret import discreet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ class Loaded:
     folder: Path
 
 
+@discreet
 def load(source: Source) -> Loaded:
     """Read a file, or take data of the same form; raise `InvalidConfiguration`."""
     if isinstance(source, Config):

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable
 from inspect import iscoroutinefunction
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, model_validator
 
@@ -25,7 +25,9 @@ from asyncanalytics.secret import Secret
 class Strict(BaseModel):
     """A table: names that it does not know are refused, and errors show no values."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, frozen=True
+    )
 
 
 def function(text: str) -> Middleware:
