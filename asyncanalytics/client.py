@@ -585,7 +585,7 @@ class AsyncClient(Verbs):
     def _accept(self, route: Route) -> Receipt:
         for flusher, receipt, refusal in route.stops:
             if refusal is not None:
-                flusher.refuse(receipt, refusal)
+                flusher.refuse([receipt], refusal)
             else:
                 flusher.accept(receipt)
         if len(route.stops) == 1:

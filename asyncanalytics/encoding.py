@@ -21,6 +21,7 @@ What becomes of values that JSON does not have:
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections import UserString, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -99,6 +100,34 @@ def encode(call: str, wire: dict[str, Any]) -> tuple[str, bytes]:
         return message_id, orjson.dumps(wire, convert, _OPTIONS)[1:-1]
     except orjson.JSONEncodeError:
         return message_id, _encode_slowly(call, wire)
+
+
+def encode_as_is(call: str, wire: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return a call that others have made, and its bytes, with nothing filled in.
+
+    Where it has characters or numbers that JSON may hold and not everybody reads, both are mended.
+    """
+    try:
+        return wire, orjson.dumps(wire, convert, _OPTIONS)[1:-1]
+    except orjson.JSONEncodeError:
+        body = _encode_slowly(call, wire)
+        return json.loads(b"{" + body), body  # which keeps integers of any size
+
+
+def snapshot(call: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with copies of all dicts and lists, so that middleware may change them."""
+    try:
+        return {name: _copied(value) for name, value in fields.items()}
+    except RecursionError:
+        raise Unserialisable(call, "call", _TOO_DEEP) from None
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    return value
 
 
 def convert(value: Any) -> Any:

@@ -14,6 +14,7 @@ AnalyticsError
 │   └── Unsupported
 ├── QueueFull                          no room, and the policy does not wait (any longer)
 ├── FlushTimeout (TimeoutError)        flush() ran out of time; nothing was lost by that
+├── NotDurable                         the disk did not take calls that had to be on it
 ├── NotDelivered                       deliver() ended without a delivery
 ├── DeliveryTimeout (TimeoutError)     deliver() ran out of time; the call may still arrive
 └── NoAnswer                           one attempt ended without an answer (seen by destinations)
@@ -187,6 +188,17 @@ class FlushTimeout(AnalyticsError, TimeoutError):
         )
         self.pending = pending
         self.timeout = timeout
+
+
+class NotDurable(AnalyticsError):
+    """The disk has not taken calls that were to be on it. Some may be delivered all the same."""
+
+    def __init__(self) -> None:
+        """Say what may have become of them."""
+        super().__init__(
+            "the spool's disk does not take calls: make them again later, with the same ids; those "
+            "that are in memory may go out meanwhile"
+        )
 
 
 class NotDelivered(AnalyticsError):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("asyncanalytics")
 
 _INTENDED = frozenset(
-    {"middleware", "disabled", "opted_out"}
+    {"middleware", "filtered", "no_consent", "disabled", "opted_out"}
 )  # drops that were asked for: not logged
 _OUTAGE = frozenset({"retry", "halt", "expired"})  # trouble that a delivery ends
 _QUIET = 60.0  # seconds after which other trouble is a new one
@@ -121,8 +121,16 @@ class Flusher:
         """Whether a call can be accepted now, for one that has waited its turn."""
         return self._makes_room or self.buffer.fits(size)
 
-    async def room(self, size: int, since: float) -> None:
-        """Wait for room as the policy says, or raise `QueueFull`.
+    def has_room_for(self, size: int, events: int) -> bool:
+        """Whether so many calls can be accepted now, with nobody who waits passed over."""
+        return self._makes_room or self.buffer.has_room_for(size, events)
+
+    def fits_all(self, size: int, events: int) -> bool:
+        """Whether so many calls can be accepted now, for those that have waited their turn."""
+        return self._makes_room or self.buffer.fits_all(size, events)
+
+    async def room(self, size: int, since: float, events: int = 1) -> None:
+        """Wait for room for so many calls as the policy says, or raise `QueueFull`.
 
         `since` is the moment of the loop's clock from which `max_wait` counts.
         """
@@ -137,7 +145,7 @@ class Flusher:
         try:
             most = self.queueing.max_wait
             async with asyncio.timeout_at(None if most is None else since + most):
-                await self.buffer.room(size)
+                await self.buffer.room(size, events)
         except TimeoutError:
             raise self.queue_full() from None
 
@@ -184,16 +192,16 @@ class Flusher:
             oldest = self.queueing.when_full == "drop_oldest"
             victim = self.buffer.evict() if oldest else None
             if victim is None:
-                self.refuse(receipt, full)
+                self.refuse([receipt], full)
                 return
             self._drop([victim], full)
         self.ledger.accepted += 1
         self.buffer.put(receipt)
 
-    def refuse(self, receipt: Receipt, reason: DropReason) -> None:
-        """Count a call that this destination will not get."""
-        self.ledger.accepted += 1
-        self._drop([receipt], reason)
+    def refuse(self, receipts: Sequence[Receipt], reason: DropReason) -> None:
+        """Count calls that this destination will not get."""
+        self.ledger.accepted += len(receipts)
+        self._drop(receipts, reason)
 
     # -------------------------------------------------------------------------------------- life
 

@@ -106,6 +106,8 @@ class Journal:
         self._figures: SpoolStats | None = None
         self._since = 0.0
         self.promised: int = 0
+        self.refused: int = 0
+        """Calls so far that did not get onto the disk."""
 
     # -------------------------------------------------------------------------------------- life
 
@@ -267,6 +269,7 @@ class Journal:
     def _land(self, group: _Group, numbers: Sequence[int]) -> None:
         if group.has_landed and not group.calls:
             return  # given up meanwhile
+        self.refused += 0 if numbers else sum(map(len, group.calls.values()))
         if group in self._under_way:
             self._under_way.remove(group)
         group.land(numbers)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from asyncanalytics import encoding
 from asyncanalytics.calls import Call
 from asyncanalytics.errors import InvalidCall, TooLarge, Unserialisable, Unsupported, describe
+from asyncanalytics.middleware import OnWire
 from asyncanalytics.receipts import Receipt
 from asyncanalytics.wire import WIRES
 
@@ -62,7 +63,7 @@ class Router:
     def __init__(self, flushers: Sequence[Flusher], middleware: Sequence[Middleware]) -> None:
         """Take the destinations' flushers, and the middleware that runs for all of them."""
         self._flushers = flushers
-        self._middleware = middleware
+        self.middleware: Sequence[Middleware] = middleware
         self._said: set[str] = set()
         own = any(flusher.destination.middleware for flusher in flushers)
         self._builds_models = bool(middleware) or own
@@ -82,11 +83,11 @@ class Router:
         return Route(wire.type, message_id, _takers(wire.type, stops))
 
     def _route_model(self, wire: CallWire, fields: dict[str, Any]) -> Route:
-        call = wire.build(_snapshot(wire.type, fields))
+        call = wire.build(encoding.snapshot(wire.type, fields))
         call.message_id = call.message_id or encoding.new_id()
         call.timestamp = call.timestamp or encoding.stamp()
         message_id, switches = call.message_id, call.integrations
-        shared = self._fold(self._middleware, call)
+        shared = self._fold(self.middleware, call)
         if isinstance(shared, Call):
             switches = shared.integrations
             message_id = shared.message_id or message_id
@@ -106,7 +107,7 @@ class Router:
             except Exception as error:  # noqa: BLE001 - it is the user's code; the caller goes on
                 return self._error("raised", describe(error))
             if changed is None:
-                return "middleware"
+                return each.reason if isinstance(each, OnWire) else "middleware"
             call = changed
         if middleware:
             try:
@@ -118,7 +119,7 @@ class Router:
     def _fold_copy(self, middleware: Sequence[Middleware], call: Call) -> Call | DropReason:
         """Run a destination's middleware on a copy: the others get the call as it is."""
         try:
-            copy = _snapshot(call.type, call.wire())
+            copy = encoding.snapshot(call.type, call.wire())
         except Unserialisable:
             return self._error("returned what contains itself", call.type)
         return self._fold(middleware, type(call).model_validate(copy))
@@ -156,23 +157,6 @@ class Router:
             return self._flushers
         rest = integrations.get("All", True)
         return [each for each in self._flushers if integrations.get(each.name, rest) is not False]
-
-
-def _snapshot(call: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields with copies of all dicts and lists, so that middleware may change them."""
-    try:
-        return {name: _copied(value) for name, value in fields.items()}
-    except RecursionError:
-        problem = "it is nested too deeply, or contains itself"
-        raise Unserialisable(call, "call", problem) from None
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copied(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_copied(each) for each in value]
-    return value
 
 
 def _stop(flusher: Flusher, receipt: Receipt) -> Stop:

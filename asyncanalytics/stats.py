@@ -24,6 +24,8 @@ DropReason = Literal[
     "unsupported",
     "middleware",
     "middleware_error",
+    "filtered",
+    "no_consent",
     "expired",
     "closed",
     "disabled",

@@ -60,8 +60,9 @@ _EPOCH = 1_800_000_000 * 1_000_000_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have the whole suite watched for its key and its property."""
+    """Have the whole suite watched for its key and its property; let it know more fixtures."""
     config.pluginmanager.register(canaries, "canaries")
+    config.pluginmanager.register(_load("switchyard"), "switchyard")
 
 
 # ---------------------------------------------------------------------------- what clients accept
@@ -181,9 +182,9 @@ class Request:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The calls in it."""
-        body = self.body
-        return list(body.get("batch", [body]))
+        """The calls in it; a webhook's array is nothing but these."""
+        body: Any = self.body
+        return list(body if isinstance(body, list) else body.get("batch", [body]))
 
     @property
     def ids(self) -> list[str]:

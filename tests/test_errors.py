@@ -21,6 +21,7 @@ from asyncanalytics.errors import (
     MissingExtra,
     NoAnswer,
     NotDelivered,
+    NotDurable,
     NotStarted,
     QueueFull,
     TooLarge,
@@ -47,6 +48,7 @@ EXAMPLES: list[AnalyticsError] = [
     Forked(),
     NotDelivered("track", Outcome(kind="rejected", destination="custom", status=422, attempts=1)),
     DeliveryTimeout("track", "id-1", 2.5),
+    NotDurable(),
 ]
 each_error = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 
@@ -143,6 +145,7 @@ def test_attributes(error: AnalyticsError, attributes: dict[str, object]) -> Non
         (EXAMPLES[14], "after the fork"),
         (EXAMPLES[15], "refused it with status 422"),
         (EXAMPLES[16], "the same message_id, id-1"),
+        (EXAMPLES[17], "with the same ids"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

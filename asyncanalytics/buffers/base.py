@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class _Waiter(NamedTuple):
     turn: asyncio.Future[None]
     size: int
+    events: int
 
 
 class Buffer:
@@ -69,21 +70,29 @@ class Buffer:
         """Whether a call fits and nobody waits for room before it."""
         return not self._waiters and self.fits(size, ahead)
 
-    async def room(self, size: int) -> None:
-        """Wait until a call of so many bytes fits, in the order of asking.
+    def fits_all(self, size: int, events: int) -> bool:
+        """Whether so many calls fit, of so many bytes together; where there is none, any do."""
+        return self.fits(size, events - 1) or not self._held_events
 
-        On return it fits until the next await. Cancelling leaves no trace.
+    def has_room_for(self, size: int, events: int) -> bool:
+        """Whether so many calls fit and nobody waits for room before them."""
+        return not self._waiters and self.fits_all(size, events)
+
+    async def room(self, size: int, events: int = 1) -> None:
+        """Wait until so many calls fit, of so many bytes together, in the order of asking.
+
+        On return they fit until the next await. Cancelling leaves no trace.
         """
-        if self.has_room(size):
+        if self.has_room_for(size, events):
             return
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), size)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), size, events)
         self._waiters.append(waiter)
         try:
             await waiter.turn
         except asyncio.CancelledError:
             self._leave(waiter)
             raise
-        self._promise(-1, -size)
+        self._promise(-events, -size)
         # The caller may use less than it waited for, or nothing: the next one looks after it.
         asyncio.get_running_loop().call_soon(self.let_in)
 
@@ -107,11 +116,11 @@ class Buffer:
 
     def let_in(self) -> None:
         """Look whether those who wait for room have it by now."""
-        while self._waiters and self.fits(self._waiters[0].size):
+        while self._waiters and self.fits_all(self._waiters[0].size, self._waiters[0].events):
             waiter = self._waiters.popleft()
             if not waiter.turn.done():
                 # Held until the caller runs, so that nobody takes it meanwhile.
-                self._promise(1, waiter.size)
+                self._promise(waiter.events, waiter.size)
                 waiter.turn.set_result(None)
 
     # ------------------------------------------------------------------------------- going out
@@ -256,7 +265,7 @@ class Buffer:
             self._waiters.remove(waiter)
             self.let_in()  # those behind it may fit
         elif turn.done() and not turn.cancelled() and turn.exception() is None:
-            self._promise(-1, -waiter.size)  # its turn had come
+            self._promise(-waiter.events, -waiter.size)  # its turn had come
             self.let_in()
 
     def end_flushes(self) -> None:

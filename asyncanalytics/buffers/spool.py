@@ -79,6 +79,10 @@ class SpoolBuffer(Buffer):
         fits = on_its_way + weight <= self._max_bytes or not self._writing_events
         return fits and self._journal.has_room(weight)
 
+    def fits_all(self, size: int, events: int) -> bool:
+        """Whether the disk has room for so many calls."""
+        return self.fits(size, events - 1)
+
     def put(self, receipt: Receipt) -> None:
         """Take in a call that fits, and have it written."""
         self._writing_events += 1

@@ -14,6 +14,7 @@ from asyncanalytics.cli.demo import demo
 from asyncanalytics.cli.exits import EPILOG, Exit, code_of
 from asyncanalytics.cli.feed import send
 from asyncanalytics.cli.output import complain, say
+from asyncanalytics.cli.route import route
 from asyncanalytics.cli.systems import endpoints
 from asyncanalytics.errors import AnalyticsError
 
@@ -48,7 +49,7 @@ def main(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Try it": (demo, collect),
-    "Send": (*calls.COMMANDS, send),
+    "Send": (*calls.COMMANDS, send, route),
     "Look up": (endpoints,),
 }
 for _panel, _commands in _PANELS.items():

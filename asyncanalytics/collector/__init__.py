@@ -7,6 +7,8 @@ extra `collector`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from asyncanalytics.errors import MissingExtra
 
 try:
@@ -16,18 +18,37 @@ except ModuleNotFoundError as _error:
         raise
     raise MissingExtra("the collector", "collector") from _error
 
+from asyncanalytics.collector.answers import Mode
 from asyncanalytics.collector.faults import ConnectionDropped, Fault
-from asyncanalytics.collector.intake import Mode
 from asyncanalytics.collector.judge import Reason
+from asyncanalytics.collector.problems import InvalidConfiguration, Problem
 from asyncanalytics.collector.records import CollectorStats, StoredEvent, Verdict
+
+if TYPE_CHECKING:
+    from asyncanalytics.collector.pipelines import Router, Source
 
 __all__ = [
     "Collector",
     "CollectorStats",
     "ConnectionDropped",
     "Fault",
+    "InvalidConfiguration",
     "Mode",
+    "Problem",
     "Reason",
     "StoredEvent",
     "Verdict",
+    "router",
 ]
+
+
+def router(source: Source) -> Router:
+    """Make a router of a configuration: the path of a TOML file, or data of the same form.
+
+    Raises:
+        InvalidConfiguration: with all that is wrong with it, and where.
+        MissingExtra: if it needs the extra `router`, and that is not installed.
+    """
+    from asyncanalytics.collector.pipelines import Router
+
+    return Router(source)

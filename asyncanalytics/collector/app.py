@@ -11,13 +11,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 
 from asyncanalytics.collector import serving
-from asyncanalytics.collector.answers import Refused, refusal
+from asyncanalytics.collector.answers import EXCEPTION_HANDLERS, Mode
 from asyncanalytics.collector.faults import Fault, Faults
 from asyncanalytics.collector.guard import Guard
-from asyncanalytics.collector.intake import Intake, KeyRing, Mode
+from asyncanalytics.collector.intake import Intake, KeyRing
 from asyncanalytics.collector.paths import intake_routes
 from asyncanalytics.collector.reading import Caps
 from asyncanalytics.collector.records import CollectorStats, Filter, StoredEvent, Verdict
@@ -27,8 +26,6 @@ from asyncanalytics.collector.views import Views, utc_moment
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-    from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
 DEFAULT_PORT: Final = 8010
@@ -78,7 +75,7 @@ class Collector:
         intake = Intake(self._store, self._faults, keys=keys, mode=mode, caps=caps)
         self._app = Starlette(
             routes=[*intake_routes(intake), *Views(self._store, self._faults, caps).routes()],
-            exception_handlers={Refused: _refused, HTTPException: _http_error},
+            exception_handlers=EXCEPTION_HANDLERS,
             lifespan=self._lifespan,
         )
         self._app.router.redirect_slashes = False  # clients follow no redirects
@@ -245,16 +242,3 @@ def _names(setting: str, names: Iterable[str] | None) -> list[str] | None:
     if isinstance(names, str):
         raise ValueError(f"{setting} must be a list of names, not one string")  # noqa: TRY004
     return None if names is None else list(names)
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)  # noqa: S101 - what the handler is registered for
-    return error.response()
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - what the handler is registered for
-    reason = error.detail.lower().replace(" ", "_")
-    response = refusal(error.status_code, reason, f"{error.detail} here")
-    response.headers.update(error.headers or {})
-    return response

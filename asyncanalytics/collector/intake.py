@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from asyncanalytics.collector.answers import Refused, json_response
+from asyncanalytics.collector.answers import Mode, Refused, bad_events
 from asyncanalytics.collector.envelope import (
     Delivery,
     Route,
@@ -30,15 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from asyncanalytics.collector.faults import Fault, Faults
-
-Mode = Literal["lenient", "strict", "partial"]
-"""How bad events are answered.
-
-- `lenient`: 200, as Segment does; the bad events are kept as bad.
-- `strict`: one bad event makes it 400 for all of the request. The bad events are kept as bad,
-  and the others are not kept at all: they will come again.
-- `partial`: 207 with `Errors` when there are any; the good events are kept as good.
-"""
 
 _MAX_RETRY_COUNT_DIGITS: Final = 9
 _CLIENT_CLOSED_REQUEST: Final = 499
@@ -150,17 +141,11 @@ class Intake:
             yield _row(place, event, reason, fingerprint(key), payload)
 
     def _answer(self, route: Route, bad: list[EventRow]) -> Response:
-        if not bad or self._mode == "lenient":
-            return route.success()
         errors = [
             {"index": place, "messageId": message_id and utf8_text(message_id), "reason": reason}
             for place, message_id, _, reason, *_ in bad
         ]
-        if self._mode == "partial":
-            return json_response({"Errors": errors}, 207)
-        message = "nothing of this request was taken, because of the events in Errors"
-        refused = {"success": False, "reason": "bad_events", "message": message, "Errors": errors}
-        return json_response(refused, 400)
+        return bad_events(self._mode, errors, route.success)
 
 
 def _told(status: int, fault: Fault | None) -> int:

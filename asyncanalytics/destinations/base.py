@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+import anyio.to_thread
+
+from asyncanalytics.batching import Limits
 from asyncanalytics.errors import ConfigurationError
+from asyncanalytics.retrying import Delivered, Retry
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
 
-    from asyncanalytics.batching import Batch, Limits
+    from asyncanalytics.batching import Batch
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.retrying import Verdict
     from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
     from asyncanalytics.transport import Transport
+
+_TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Rules(TypedDict, total=False):
@@ -25,6 +35,23 @@ class Rules(TypedDict, total=False):
     batching: Batching | None
     queueing: Queueing | None
     retrying: Retrying | None
+
+
+def own_limits(
+    batching: Batching, *, max_event_bytes: int | None = None, around: int = 0
+) -> Limits:
+    """Return the user's limits, for a place that has none of its own.
+
+    An event may be as large as a batch, or `max_event_bytes`; `around` is what stands around all.
+    """
+    largest = batching.max_bytes - around - 1
+    return Limits(
+        max_events=batching.max_events,
+        max_bytes=batching.max_bytes,
+        max_event_bytes=largest if max_event_bytes is None else min(max_event_bytes, largest),
+        envelope=around,
+        per_event=2,
+    )
 
 
 class BaseDestination(ABC):
@@ -78,3 +105,52 @@ class BaseDestination(ABC):
         """Name the destination; a key never shows."""
         name = getattr(self, "name", "")  # a constructor that fails is shown in tracebacks
         return f"<{type(self).__name__} {name!r}>"
+
+
+class TableDestination(BaseDestination):
+    """A table in a file of this machine, filled in a thread; what cannot be written is retried."""
+
+    kind: str
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        table: str = "events",
+        name: str | None = None,
+        **rules: Unpack[Rules],
+    ) -> None:
+        """Name the file, and the table in it: letters, digits and underscores."""
+        super().__init__(self.kind if name is None else name, **rules)
+        if not _TABLE_NAME.fullmatch(table):
+            raise ConfigurationError(
+                f"destination {self.name!r}: a table's name is letters, digits and underscores"
+            )
+        self._path = Path(path)
+        self._table = table
+        self._inserting = threading.Lock()  # one insert at a time: they would only wait inside
+
+    def release(self) -> None:
+        """Let another client have it; in a forked child, whatever the parent is doing."""
+        super().release()
+        self._inserting = threading.Lock()
+
+    def limits(self, batching: Batching) -> Limits:
+        """Return the user's limits."""
+        return own_limits(batching)
+
+    async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:
+        """Nothing to make ready: the file is opened for each batch."""
+
+    async def deliver(self, batch: Batch) -> Verdict:
+        """Insert a batch."""
+        problem = await anyio.to_thread.run_sync(self._insert_alone, batch)
+        return Delivered() if problem is None else Retry(problem)
+
+    def _insert_alone(self, batch: Batch) -> str | None:
+        with self._inserting:
+            return self._insert(batch)
+
+    @abstractmethod
+    def _insert(self, batch: Batch) -> str | None:
+        """Insert a batch, or say why not: an error would take the events along in its frames."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO, Unpack
 
-from asyncanalytics.batching import Batch, Limits
-from asyncanalytics.destinations.base import BaseDestination, Rules
+from asyncanalytics.destinations.base import BaseDestination, Rules, own_limits
 from asyncanalytics.retrying import Delivered, Retry, Verdict
 
 if TYPE_CHECKING:
+    from asyncanalytics.batching import Batch, Limits
     from asyncanalytics.settings import Batching, Retrying, Sending
     from asyncanalytics.transport import Transport
 
@@ -30,13 +30,7 @@ class ConsoleDestination(BaseDestination):
 
     def limits(self, batching: Batching) -> Limits:
         """Return the user's limits."""
-        return Limits(
-            max_events=batching.max_events,
-            max_bytes=batching.max_bytes,
-            max_event_bytes=batching.max_bytes - 1,
-            envelope=0,
-            per_event=2,
-        )
+        return own_limits(batching)
 
     async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:
         """Nothing to make ready."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Unpack
 
 import anyio.to_thread
 
-from asyncanalytics.batching import Batch, Limits
-from asyncanalytics.destinations.base import BaseDestination, Rules
+from asyncanalytics.destinations.base import BaseDestination, Rules, own_limits
 from asyncanalytics.retrying import Delivered, Retry, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncanalytics.batching import Batch, Limits
     from asyncanalytics.settings import Batching, Retrying, Sending
     from asyncanalytics.transport import Transport
 
@@ -51,14 +51,7 @@ class FileDestination(BaseDestination):
 
     def limits(self, batching: Batching) -> Limits:
         """Return the user's limits; a line may have a mebibyte, if a batch may."""
-        largest = min(_MAX_LINE, batching.max_bytes - 1)
-        return Limits(
-            max_events=batching.max_events,
-            max_bytes=batching.max_bytes,
-            max_event_bytes=largest,
-            envelope=0,
-            per_event=2,
-        )
+        return own_limits(batching, max_event_bytes=_MAX_LINE)
 
     async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:
         """Nothing to make ready: the file is opened for each batch."""
@@ -69,14 +62,19 @@ class FileDestination(BaseDestination):
         return Delivered() if problem is None else Retry(f"cannot write: {problem}")
 
     def _append(self, batch: Batch) -> str | None:
-        """Write a batch, or say why not: an error would take the lines along in its frames."""
         lines = b"".join(b"{" + receipt.body + b"\n" for receipt in batch.receipts)
-        try:
-            with self._appending, _opened(self._path) as file:
-                _write_whole(file, lines)
-        except OSError as error:
-            return os.strerror(error.errno or 0)
-        return None
+        with self._appending:
+            return append(self._path, lines)
+
+
+def append(path: Path, lines: bytes) -> str | None:
+    """Append lines to a file, or say why not: an error would take the lines along in its frames."""
+    try:
+        with _opened(path) as file:
+            _write_whole(file, lines)
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return None
 
 
 @contextmanager

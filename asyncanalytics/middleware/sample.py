@@ -5,17 +5,19 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
+from pydantic.alias_generators import to_camel
+
 from asyncanalytics.errors import ConfigurationError
+from asyncanalytics.middleware.base import OnWire, Wire
 
 if TYPE_CHECKING:
     from asyncanalytics.calls import Call
-    from asyncanalytics.middleware.base import Middleware
 
 By = Literal["user_id", "anonymous_id", "message_id"]
 _WHOLE = 2.0**64
 
 
-def sample(rate: float, *, by: By = "user_id") -> Middleware:
+def sample(rate: float, *, by: By = "user_id") -> OnWire:
     """Keep a share of the calls, and drop the others as `middleware`.
 
     The choice hangs on nothing but the id, so a user is in or out for good: in every process, and
@@ -33,11 +35,22 @@ def sample(rate: float, *, by: By = "user_id") -> Middleware:
     if by not in ("user_id", "anonymous_id", "message_id"):
         raise ConfigurationError("sample: by must be 'user_id', 'anonymous_id' or 'message_id'")
 
-    def keep(call: Call) -> Call | None:
-        key = getattr(call, by) or call.user_id or call.anonymous_id or ""
-        return call if _place(str(key)) < rate else None
+    return _Sample(rate, by)
 
-    return keep
+
+class _Sample(OnWire):
+    def __init__(self, rate: float, by: By) -> None:
+        self._rate = rate
+        self._by = by
+        self._name = to_camel(by)
+
+    def __call__(self, call: Call) -> Call | None:
+        key = getattr(call, self._by) or call.user_id or call.anonymous_id or ""
+        return call if _place(str(key)) < self._rate else None
+
+    def apply(self, wire: Wire) -> Wire | None:
+        key = wire.get(self._name) or wire.get("userId") or wire.get("anonymousId") or ""
+        return wire if _place(str(key)) < self._rate else None
 
 
 def _place(key: str) -> float:

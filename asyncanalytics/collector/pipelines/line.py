@@ -1,0 +1,80 @@
+"""A pipeline that runs: its client, its way in, and where its bad events are kept."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio.to_thread
+from pydantic import SecretStr
+
+from asyncanalytics.collector.answers import Refused
+from asyncanalytics.collector.intake import moment
+from asyncanalytics.collector.pipelines import building
+from asyncanalytics.destinations.file import append
+from asyncanalytics.forwarding import Forwarding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from asyncanalytics.client import AsyncClient
+    from asyncanalytics.collector.judge import Reason
+    from asyncanalytics.collector.pipelines.config import Pipeline, Server
+    from asyncanalytics.collector.pipelines.figures import PipelineFigures
+
+logger: logging.Logger = logging.getLogger("asyncanalytics")
+
+
+class Bad(NamedTuple):
+    """A bad event: its place in the request, and what there is of it."""
+
+    place: int
+    message_id: str | None
+    reason: Reason
+    payload: bytes
+
+
+class Line:
+    """One pipeline, from a start to an end."""
+
+    def __init__(
+        self, pipeline: Pipeline, server: Server, folder: Path, figures: PipelineFigures
+    ) -> None:
+        """Make its client, which is started and closed by the router."""
+        self.config: Pipeline = pipeline
+        self.figures: PipelineFigures = figures
+        self.client: AsyncClient = building.client(pipeline, server, folder)
+        self.way: Forwarding = Forwarding(self.client)
+        self._bad = None if pipeline.bad_events is None else folder / pipeline.bad_events
+        self._made_of = _essence(pipeline, server, folder)
+
+    def is_made_of(self, pipeline: Pipeline, server: Server, folder: Path) -> bool:
+        """Whether this line would be made the same of another configuration, but for its key."""
+        return self._made_of == _essence(pipeline, server, folder)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it takes no events at the moment, if so."""
+        journal = self.way.journal
+        return "the spool's disk refuses" if journal is not None and journal.is_failing else None
+
+    async def keep(self, bad: Iterable[Bad]) -> None:
+        """Write bad events to their file, if they have one; `Refused` where that fails."""
+        if self._bad is None:
+            return
+        now = moment(datetime.now(UTC)).encode()
+        lines = b"".join(
+            b'{"receivedAt":"%s","reason":"%s","event":%s}\n'
+            % (now, each.reason.encode(), each.payload)
+            for each in bad
+        )
+        problem = await anyio.to_thread.run_sync(append, self._bad, lines)
+        if problem is not None:
+            logger.error("pipeline %r: bad events cannot be written: %s", self.config.name, problem)
+            raise Refused(503, "not_kept", "a bad event cannot be kept: send it again later")
+
+
+def _essence(pipeline: Pipeline, server: Server, folder: Path) -> tuple[Any, ...]:
+    return pipeline.model_copy(update={"write_key": SecretStr("")}), server.max_wait, folder

@@ -1,0 +1,103 @@
+"""A step of a transformation, as a table says it, and the middleware that it becomes."""
+
+import importlib
+from collections.abc import Callable
+from inspect import iscoroutinefunction
+from typing import Annotated, Any, ClassVar, Final, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, model_validator
+
+from asyncanalytics.errors import describe
+from asyncanalytics.middleware import (
+    Middleware,
+    assign,
+    cast,
+    drop,
+    keep,
+    pseudonymise,
+    rename,
+    template,
+)
+from asyncanalytics.middleware.reshape import Kind
+from asyncanalytics.secret import Secret
+
+
+class Strict(BaseModel):
+    """A table: names that it does not know are refused, and errors show no values."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, frozen=True
+    )
+
+
+def function(text: str) -> Middleware:
+    """Return the function that a text such as `shop.rules:clean` names; ValueError if none."""
+    module, colon, name = text.partition(":")
+    if not (module and colon and name):
+        raise ValueError("a function is named as module:function")
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 - the module is the user's code
+        missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
+        why = f"there is no module {missing}" if missing else describe(error)
+        raise ValueError(f"{module} cannot be imported: {why}") from None
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not callable(found) or iscoroutinefunction(found):
+        raise ValueError("the module has no function of that name that is not async")
+    made: Middleware = found
+    return made
+
+
+_MAKERS: Final[dict[str, Callable[[Any], Middleware]]] = {
+    "rename": rename,
+    "keep": lambda paths: keep(*paths),
+    "drop": lambda paths: drop(*paths),
+    "set": assign,
+    "hash": lambda paths: pseudonymise(*paths, key=bytes(16)),  # to check the paths
+    "cast": cast,
+    "template": template,
+    "function": function,
+}
+
+
+def _tried(name: str) -> AfterValidator:
+    """Have a value checked by what will use it."""
+
+    def check(value: Any) -> Any:
+        _MAKERS[name](value)
+        return value
+
+    return AfterValidator(check)
+
+
+class Transform(Strict):
+    """One step, which is one of these."""
+
+    rename: Annotated[dict[str, str] | None, _tried("rename")] = None
+    keep: Annotated[list[str] | None, _tried("keep")] = None
+    drop: Annotated[list[str] | None, _tried("drop")] = None
+    set: Annotated[dict[str, Any] | None, _tried("set")] = None
+    hash: Annotated[list[str] | None, _tried("hash")] = None
+    hash_key: SecretStr | None = None
+    cast: Annotated[dict[str, Kind] | None, _tried("cast")] = None
+    template: Annotated[dict[str, str] | None, _tried("template")] = None
+    function: Annotated[str | None, _tried("function")] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        steps = self.model_fields_set - {"hash_key"}
+        if len(steps) != 1:
+            raise ValueError(f"a step is one of {', '.join(_MAKERS)}; each has a header of its own")
+        if ("hash" in steps) != (self.hash_key is not None):
+            raise ValueError("hash and hash_key go together: the key is at least 16 bytes")
+        self.middleware()  # which checks the key
+        return self
+
+    def middleware(self) -> Middleware:
+        """Return what does it."""
+        (name,) = self.model_fields_set - {"hash_key"}
+        value = getattr(self, name)
+        if self.hash_key is not None:
+            return pseudonymise(*value, key=Secret(self.hash_key.get_secret_value()))
+        return _MAKERS[name](value)

@@ -1,0 +1,62 @@
+"""How many events a second go through the router on one core, to two integrations?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from _bench import Question, Results, run
+from _entrants import CONTROL, Subject
+from _plots import Chart
+from _processes import cores
+from _report import middle, ratio, table, text
+
+MEMORY = Subject(name="in memory", program="routing.py", options={"server": "memory"})
+SPOOLED = replace(MEMORY, name="with a spool", options={"server": "spooled"})
+BARE = replace(
+    CONTROL, program="routing.py", options={"server": "control"}, lacks=frozenset({"gzip"})
+)
+
+QUESTION = Question(
+    name="router",
+    subjects=(MEMORY, SPOOLED, BARE),
+    short={"events": 30_000, "core": cores()[0]},
+    full={"events": 100_000, "core": cores()[0]},
+    cases={"batches of 100": {}, "batches of 100, gzip": {"gzip": True}},
+    only_full=frozenset({"batches of 100, gzip"}),
+    rounds={"short": 1, "full": 3},
+)
+HEAD = ("x control, CPU", "taken/s", "delivered/s", "CPU µs/event", "events/CPU s")
+
+
+def _row(results: Results, name: str) -> list[str]:
+    rounds = results.rounds
+    cpu = middle(rounds, name, "cpu_per_event")
+    return [
+        name,
+        text(ratio(rounds, name, BARE.name, "cpu_per_event"), ".2f"),
+        text(middle(rounds, name, "taken_per_second"), ",.0f"),
+        text(middle(rounds, name, "rate"), ",.0f"),
+        text(cpu, ".1f", 1e6),
+        text(1 / cpu, ",.0f"),
+    ]
+
+
+def show(results: Results) -> None:
+    """Print a table for each case, beside its promise."""
+    for case in results.cases:
+        of_case = results.case(case)
+        rows = [_row(of_case, name) for name in of_case.names]
+        print(table((f"{case} (promised: 15,000)", *HEAD), rows), end="\n\n")
+
+
+def charts(results: Results) -> list[Chart]:
+    """Return the rates."""
+    groups = {
+        case: {name: middle(rounds, name, "rate") for name in results.case(case).names}
+        for case, rounds in results.cases.items()
+    }
+    return [Chart(name="router", title="Events a second routed", form=",.0f", groups=groups)]
+
+
+if __name__ == "__main__":
+    show(run(QUESTION, charts))
