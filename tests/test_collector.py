@@ -357,6 +357,15 @@ async def test_broken_gzip(collector: Collector, body: bytes) -> None:
     assert (answer.status_code, answer.json()["reason"]) == (400, "bad_gzip")
 
 
+async def test_a_compressed_body_may_be_called_a_form(collector: Collector) -> None:
+    """As RudderStack's SDK for Node calls it; no form on a web page can compress."""
+    body = gzip.compress(json.dumps({"batch": [event()]}).encode())
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert (await post(collector, "/v1/batch", body, **form)).status_code == 415
+    answer = await post(collector, "/v1/batch", body, **form, **{"content-encoding": "gzip"})
+    assert (answer.status_code, collector.stats().good) == (200, 1)
+
+
 @pytest.mark.parametrize("pieces", [1, 3, 10_000])
 async def test_bodies_in_pieces(collector: Collector, pieces: int) -> None:
     """A compressed body may come in pieces of any size."""
