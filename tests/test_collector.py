@@ -128,6 +128,22 @@ async def test_dittofeed(prefix: str) -> None:
         assert collector.stats().good == 1
 
 
+async def test_dittofeeds_own_keys() -> None:
+    """The key is all that Dittofeed shows, `Basic` and a secret with its password included."""
+    key = _basic("an-id:a-secret")["authorization"]
+    with Collector(write_keys=[key]) as collector:
+        for authorization, status in ((key, 204), (_basic("an-id:other")["authorization"], 401)):
+            answer = await post(
+                collector,
+                "/api/public/apps/batch",
+                {"batch": [event()]},
+                authorization=authorization,
+            )
+            assert answer.status_code == status
+        (kept,) = collector.events()
+        assert kept.key_fingerprint == hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 @pytest.mark.parametrize("padding", ["=", ""])
 async def test_pixel(collector: Collector, encode: Callable[[bytes], bytes], padding: str) -> None:

@@ -50,7 +50,7 @@ class Route:
     call: str
     """`batch`, or the call that the body is."""
     plain_key: bool = False
-    """Whether Authorization may hold the key alone."""
+    """Whether the whole Authorization header is the key."""
     success: Callable[[], Response] = _success
 
 
