@@ -116,6 +116,17 @@ async def test_single_calls(collector: Collector, name: str, call: str) -> None:
     assert (kept.type, kept.verdict, kept.payload) == (call, "good", sent | {"type": call})
 
 
+@pytest.mark.parametrize("message_id", [{}, {"messageId": None}, {"messageId": ""}])
+async def test_single_calls_without_an_id(collector: Collector, message_id: dict[str, Any]) -> None:
+    """A call that was written by hand gets an id of its own, as at the real endpoints."""
+    sent = {"userId": "u1", "event": "Added File", **message_id}
+    for _ in range(2):
+        await post(collector, "/v1/track", sent)
+    first, second = collector.events(verdict="good")
+    assert first.payload == sent | {"type": "track", "messageId": first.message_id}
+    assert len({first.message_id, second.message_id, None, ""}) == 4
+
+
 @pytest.mark.parametrize("prefix", ["", "Bearer ", "bearer "])
 async def test_dittofeed(prefix: str) -> None:
     """Its batch path takes the key alone or as Bearer, and says 204."""
