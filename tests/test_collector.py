@@ -650,6 +650,19 @@ async def test_pages_of_large_events(collector: Collector) -> None:
     assert (shown, rest["next"]) == ([str(number) for number in range(20)], None)
 
 
+async def test_a_message_id_among_many_requests(collector: Collector) -> None:
+    """The index is kept in stretches of requests: all are looked at, also where some are empty."""
+    for number in range(70):
+        fields = {"messageId": "same" if number % 23 == 0 else str(number), "event": f"E{number}"}
+        await post(collector, "/v1/track", event(**fields))
+    collector.clear(event="E46")
+    for number in range(47, 64):
+        assert collector.clear(message_id=str(number)) == 1
+    assert [each.event for each in collector.events(message_id="same")] == ["E0", "E23", "E69"]
+    assert (await get(collector, "/events/same"))["seen"] == 3
+    assert (collector.stats().distinct, collector.stats().duplicates) == (50, 2)
+
+
 WRONG_QUERIES = (
     "limit=0 limit=1001 limit=x limit=² after=x after=AAAAAAAAAAAA since=now verdict=ugly user=u1"
     " type=page&type=track"
