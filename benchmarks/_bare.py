@@ -61,13 +61,19 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def encode(user_id: str, properties: dict[str, Any], name: str = _load.EVENT) -> bytes:
+def encode(
+    user_id: str,
+    properties: dict[str, Any],
+    name: str = _load.EVENT,
+    *,
+    message_id: str | None = None,
+) -> bytes:
     """Return one event's bytes."""
     event = {
         "type": "track",
         "event": name,
         "userId": user_id,
-        "messageId": str(uuid7()),
+        "messageId": message_id or str(uuid7()),
         "timestamp": datetime.now(UTC),
         "context": {"library": {"name": "control", "version": "1.0.0"}, "channel": "server"},
         "properties": properties,
