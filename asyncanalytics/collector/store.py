@@ -5,9 +5,9 @@ grows, is never given twice (the numbers are AUTOINCREMENT) and needs no column 
 the batch. A file is in WAL mode with `synchronous=NORMAL`: what was answered survives the end
 of the process, and all but the last moments a loss of power.
 
-The index of the messageIds is kept apart for each stretch of 16 requests. They come in no order,
+The index of the messageIds is kept apart for each run of 16 requests. They come in no order,
 so in one index over all of them each event would change a page of its own. A messageId is looked
-for in every stretch, which takes microseconds each.
+for in every run, which takes microseconds each.
 
 Calls are short and block: an event costs microseconds. Write keys never get here.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _PLACE_BITS: Final = 20
-_STRETCH_BITS: Final = _PLACE_BITS + 4
+_RUN_BITS: Final = _PLACE_BITS + 4
 _MARKS: Final = {"application_id": 0x41416376, "user_version": 1}
 _WAL_PAGES: Final = 8_000
 _CACHED_PAGES: Final = 8_000
@@ -64,7 +64,7 @@ CREATE TABLE events (
     verdict TEXT AS (iif(reason IS NULL, 'good', 'bad')) VIRTUAL,
     request INTEGER AS (position >> {_PLACE_BITS}) VIRTUAL
 );
-CREATE INDEX events_by_message_id ON events (position >> {_STRETCH_BITS}, message_id);
+CREATE INDEX events_by_message_id ON events (position >> {_RUN_BITS}, message_id);
 {"".join(f"PRAGMA {name} = {value};" for name, value in _MARKS.items())}
 COMMIT;
 """
@@ -207,7 +207,7 @@ class Store:
     def _identified(self) -> tuple[int, int]:
         """Count the different messageIds, and all; a set is quicker at it than SQLite."""
         rows = self._db.execute("SELECT message_id FROM events WHERE message_id IS NOT NULL")
-        ids = [each for (each,) in rows]
+        ids = [hash(each) for (each,) in rows]  # of 64 bits: the ids would take far more memory
         return len(set(ids)), len(ids)
 
     def _one(self, what: str, source: str) -> tuple[Any, ...]:
@@ -262,19 +262,19 @@ def _is_ours(db: sqlite3.Connection) -> bool:
     return found == list(_MARKS.values())
 
 
-_STRETCHES: Final = f"""
-WITH RECURSIVE stretches(number) AS (
-    SELECT min(position) >> {_STRETCH_BITS} FROM events
-    UNION ALL SELECT number + 1 FROM stretches
-    WHERE number < (SELECT max(position) >> {_STRETCH_BITS} FROM events)
-) SELECT number FROM stretches
+_RUNS: Final = f"""
+WITH RECURSIVE runs(number) AS (
+    SELECT min(position) >> {_RUN_BITS} FROM events
+    UNION ALL SELECT number + 1 FROM runs
+    WHERE number < (SELECT max(position) >> {_RUN_BITS} FROM events)
+) SELECT number FROM runs
 """
 _CONDITIONS: Final = {
     "type": "type = ?",
     "event": "event = ?",
     "user_id": "user_id = ?",
     "anonymous_id": "anonymous_id = ?",
-    "message_id": f"message_id = ? AND position >> {_STRETCH_BITS} IN ({_STRETCHES})",
+    "message_id": f"message_id = ? AND position >> {_RUN_BITS} IN ({_RUNS})",
     "verdict": "verdict = ?",
     "since": "position >> 20 IN (SELECT number FROM requests WHERE received_at >= ?)",
     "after": "position > ?",
