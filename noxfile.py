@@ -23,6 +23,7 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = PYTHONS[0]
 LOCK = "constraints.txt"
 NODE_PEERS = Path("benchmarks/node")
+NODE_SDKS = Path("tests/node")
 TYPING_TESTS = ("tests/typing_public.py", "tests/typing_edges.py")
 PARALLEL = ("--numprocesses", "auto", "--dist", "loadfile")
 QUICK = ("-m", "not long")
@@ -75,6 +76,30 @@ def _install_wheel(session: nox.Session, *what: str) -> None:
     session.env["PYTHONPATH"] = None
 
 
+def _install_node(session: nox.Session, what: Path) -> str:
+    """Install a folder's packages for Node, where it is there, and return where they are."""
+    folder = session.cache_dir.resolve() / "node" / what.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in what.glob("*.json"):
+        shutil.copy(path, folder)
+    if shutil.which("node") and shutil.which("npm"):
+        # Not `npm ci`: it refuses a lock without the optional packages of other systems.
+        command = ("npm", "install", "--prefix", str(folder), "--loglevel", "error")
+        quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
+        quick = (
+            "--prefer-offline",
+            "--fetch-retry-mintimeout=500",
+            "--fetch-retry-maxtimeout=1000",
+        )
+        try:
+            session.run(*command, *quiet, *quick, external=True, silent=True)
+        except CommandFailed:
+            session.warn(f"What {what} names cannot be installed: it is left out.")
+    else:
+        session.warn(f"Without node and npm, what {what} names is left out.")
+    return str(folder)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: every rule but those that pyproject.toml gives a reason against, and the format."""
@@ -103,8 +128,10 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, on each Python that is present; those that take long, on the oldest."""
     _install_wheel(session, "--all-extras", "--group", "test", "--group", "frameworks")
-    which = () if session.python == OLDEST else QUICK
-    session.run("pytest", *PARALLEL, *which, *session.posargs)
+    is_oldest = session.python == OLDEST
+    which = () if is_oldest else QUICK
+    env = {"NODE_SDKS": _install_node(session, NODE_SDKS)} if is_oldest else {}
+    session.run("pytest", *PARALLEL, *which, *session.posargs, env=env)
 
 
 @nox.session(python=OLDEST, requires=["build"])
@@ -148,30 +175,11 @@ def _install_peers(session: nox.Session) -> str:
     return folder
 
 
-def _install_node_peers(session: nox.Session) -> str:
-    """Do the same for the clients that are written for Node, where it is there."""
-    folder = session.cache_dir.resolve() / "node"
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in NODE_PEERS.glob("*.json"):
-        shutil.copy(path, folder)
-    if shutil.which("node") and shutil.which("npm"):
-        # Not `npm ci`: it refuses a lock without the optional packages of other systems.
-        command = ("npm", "install", "--prefix", str(folder), "--loglevel", "error")
-        quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
-        try:
-            session.run(*command, *quiet, external=True, silent=True)
-        except CommandFailed:
-            session.warn("The peers for Node cannot be installed: they are not measured.")
-    else:
-        session.warn("Without node and npm, the peers for Node are not measured.")
-    return str(folder)
-
-
 @nox.session(python=OLDEST, requires=["build"])
 def bench(session: nox.Session) -> None:
     """Each benchmark in short, or `-- full`; name some to leave out the others."""
     _install_wheel(session, "--all-extras")
-    where = ("--peers", _install_peers(session), "--node", _install_node_peers(session))
+    where = ("--peers", _install_peers(session), "--node", _install_node(session, NODE_PEERS))
     scripts = {path.stem: str(path) for path in sorted(Path("benchmarks").glob("[!_]*.py"))}
     del scripts["guard"]  # it gives a verdict, and has a session of its own
     options = [each for each in session.posargs if each not in scripts]
@@ -195,15 +203,15 @@ def demo(session: nox.Session) -> None:
     session.run("asyncanalytics", "demo", *session.posargs)
 
 
-def _lock_node_peers(session: nox.Session) -> None:
-    """Write the lock of the peers for Node, without the addresses that npm puts into it."""
+def _lock_node(session: nox.Session, folder: Path) -> None:
+    """Write the lock of a folder's packages for Node, without the addresses that npm puts there."""
     if not shutil.which("npm"):
-        session.warn("Without npm, the lock of the peers for Node stays as it is.")
+        session.warn(f"Without npm, the lock in {folder} stays as it is.")
         return
-    command = ("npm", "install", "--prefix", str(NODE_PEERS), "--package-lock-only")
+    command = ("npm", "install", "--prefix", str(folder), "--package-lock-only")
     quiet = ("--omit-lockfile-registry-resolved", "--no-audit", "--no-fund")
     session.run(*command, *quiet, external=True, silent=True)
-    path = NODE_PEERS / "package-lock.json"
+    path = folder / "package-lock.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     for package in found["packages"].values():
         package.pop("funding", None)
@@ -221,8 +229,10 @@ def lock(session: nox.Session) -> None:
         *("uv", "pip", "compile", *options, *silent_about, *command, *what, *session.posargs),
         env=dict.fromkeys(INDEX_VARIABLES),
     )
-    _lock_node_peers(session)
-    for lock in (Path(LOCK), NODE_PEERS / "package-lock.json"):
+    node = (NODE_PEERS, NODE_SDKS)
+    for folder in node:
+        _lock_node(session, folder)
+    for lock in (Path(LOCK), *(folder / "package-lock.json" for folder in node)):
         if "://" in lock.read_text(encoding="utf-8"):
             session.error(f"{lock} names an address; it must hold versions and hashes only.")
 

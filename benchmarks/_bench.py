@@ -85,6 +85,7 @@ class _Run:
         self._question = question
         self._form = arguments.form
         self._number = arguments.rounds or question.rounds[arguments.form]
+        self._wanted = _wanted(question, arguments.subject)
         self._environments = Environments(python=arguments.peers, node=arguments.node)
         self.versions: dict[str, dict[str, str]] = {}
         self.missing: dict[str, str] = {}
@@ -98,8 +99,8 @@ class _Run:
 
     @property
     def subjects(self) -> list[Subject]:
-        """Those that can be measured, as far as is known."""
-        return [each for each in self._question.subjects if each.name not in self.missing]
+        """Those that are wanted and can be measured, as far as is known."""
+        return [each for each in self._wanted if each.name not in self.missing]
 
     def _leave_out(self, subject: Subject, error: BenchmarkError) -> None:
         if not subject.is_peer:
@@ -125,7 +126,7 @@ class _Run:
     def _round(self, number: int, options: Mapping[str, Any], there: Sink) -> Round:
         wanted = {name for name, value in options.items() if value}
         subjects = [each for each in self.subjects if not each.lacks & wanted]
-        turn = number % len(subjects)
+        turn = number % max(1, len(subjects))
         answers: Round = {}
         for each in (*subjects[turn:], *subjects[:turn]):
             try:
@@ -151,6 +152,14 @@ class _Run:
                 f"{count['altered']} of them changed"
             )
         return answer | {"requests": count["requests"]} | _per_event(answer, count)
+
+
+def _wanted(question: Question, parts: Sequence[str]) -> Sequence[Subject]:
+    """Return the subjects that have one of the parts in their name; all if there is none."""
+    found = [each for each in question.subjects if any(part in each.name for part in parts)]
+    if parts and not found:
+        raise BenchmarkError(f"no subject is called {' or '.join(parts)}")
+    return found or question.subjects
 
 
 def _per_event(answer: Mapping[str, Any], count: Mapping[str, int]) -> dict[str, float]:
@@ -182,6 +191,13 @@ def _arguments(question: Question) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"{question.name}.py")
     parser.add_argument("form", nargs="?", choices=("short", "full"), default="short")
     parser.add_argument("--rounds", type=int, help="instead of the form's own number")
+    parser.add_argument(
+        "--subject",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="ask only those with this in their name",
+    )
     parser.add_argument("--json", type=Path, help="a file to put the figures in, by question")
     parser.add_argument("--plots", type=Path, help="a folder to draw the figures in, as SVG")
     parser.add_argument("--peers", type=Path, help="the virtual environment of the peers")
@@ -199,8 +215,8 @@ def _keep(path: Path, question: str, found: Mapping[str, Any]) -> None:
 def run(question: Question, charts: Charts | None = None) -> Results:
     """Ask a question as the command line says, draw the answers if told so, and return them."""
     arguments = _arguments(question)
-    asked = _Run(question, arguments)
     try:
+        asked = _Run(question, arguments)
         load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
         cases = asked.measure()
     except BenchmarkError as error:

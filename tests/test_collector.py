@@ -116,6 +116,17 @@ async def test_single_calls(collector: Collector, name: str, call: str) -> None:
     assert (kept.type, kept.verdict, kept.payload) == (call, "good", sent | {"type": call})
 
 
+@pytest.mark.parametrize("message_id", [{}, {"messageId": None}, {"messageId": ""}])
+async def test_single_calls_without_an_id(collector: Collector, message_id: dict[str, Any]) -> None:
+    """A call that was written by hand gets an id of its own, as at the real endpoints."""
+    sent = {"userId": "u1", "event": "Added File", **message_id}
+    for _ in range(2):
+        await post(collector, "/v1/track", sent)
+    first, second = collector.events(verdict="good")
+    assert first.payload == sent | {"type": "track", "messageId": first.message_id}
+    assert len({first.message_id, second.message_id, None, ""}) == 4
+
+
 @pytest.mark.parametrize("prefix", ["", "Bearer ", "bearer "])
 async def test_dittofeed(prefix: str) -> None:
     """Its batch path takes the key alone or as Bearer, and says 204."""
@@ -126,6 +137,22 @@ async def test_dittofeed(prefix: str) -> None:
         )
         assert (answer.status_code, answer.content) == (204, b"")
         assert collector.stats().good == 1
+
+
+async def test_dittofeeds_own_keys() -> None:
+    """The key is all that Dittofeed shows, `Basic` and a secret with its password included."""
+    key = _basic("an-id:a-secret")["authorization"]
+    with Collector(write_keys=[key]) as collector:
+        for authorization, status in ((key, 204), (_basic("an-id:other")["authorization"], 401)):
+            answer = await post(
+                collector,
+                "/api/public/apps/batch",
+                {"batch": [event()]},
+                authorization=authorization,
+            )
+            assert answer.status_code == status
+        (kept,) = collector.events()
+        assert kept.key_fingerprint == hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
@@ -355,6 +382,15 @@ async def test_broken_gzip(collector: Collector, body: bytes) -> None:
     """A body that is not one whole gzip member is refused with 400."""
     answer = await post(collector, "/v1/batch", body, **{"content-encoding": "gzip"})
     assert (answer.status_code, answer.json()["reason"]) == (400, "bad_gzip")
+
+
+async def test_a_compressed_body_may_be_called_a_form(collector: Collector) -> None:
+    """As RudderStack's SDK for Node calls it; no form on a web page can compress."""
+    body = gzip.compress(json.dumps({"batch": [event()]}).encode())
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert (await post(collector, "/v1/batch", body, **form)).status_code == 415
+    answer = await post(collector, "/v1/batch", body, **form, **{"content-encoding": "gzip"})
+    assert (answer.status_code, collector.stats().good) == (200, 1)
 
 
 @pytest.mark.parametrize("pieces", [1, 3, 10_000])
@@ -612,6 +648,19 @@ async def test_pages_of_large_events(collector: Collector) -> None:
     rest = await get(collector, "/events", limit=1_000, after=first["next"])
     shown = [each["message_id"] for each in first["events"] + rest["events"]]
     assert (shown, rest["next"]) == ([str(number) for number in range(20)], None)
+
+
+async def test_a_message_id_among_many_requests(collector: Collector) -> None:
+    """The index is kept in runs of requests: all are looked at, also where some are empty."""
+    for number in range(70):
+        fields = {"messageId": "same" if number % 23 == 0 else str(number), "event": f"E{number}"}
+        await post(collector, "/v1/track", event(**fields))
+    collector.clear(event="E46")
+    for number in range(47, 64):
+        assert collector.clear(message_id=str(number)) == 1
+    assert [each.event for each in collector.events(message_id="same")] == ["E0", "E23", "E69"]
+    assert (await get(collector, "/events/same"))["seen"] == 3
+    assert (collector.stats().distinct, collector.stats().duplicates) == (50, 2)
 
 
 WRONG_QUERIES = (

@@ -21,6 +21,7 @@ from asyncanalytics.collector.reading import (
     request_key,
     take_key,
 )
+from asyncanalytics.encoding import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,7 @@ class Route:
     call: str
     """`batch`, or the call that the body is."""
     plain_key: bool = False
-    """Whether Authorization may hold the key alone."""
+    """Whether the whole Authorization header is the key."""
     success: Callable[[], Response] = _success
 
 
@@ -92,11 +93,17 @@ def open_envelope(request: Request, route: Route, body: Body | Refused) -> Deliv
 
 def _events(envelope: dict[str, Any], route: Route) -> list[Any]:
     if route.call != BATCH:
-        return [envelope | {"type": route.call}]
+        return [_single(envelope, route.call)]
     events = envelope.get("batch")
     if not isinstance(events, list):
         raise Refused(400, "no_batch", "the body must have a list of events named batch")
     return events
+
+
+def _single(event: dict[str, Any], call: str) -> dict[str, Any]:
+    """Add what the path says, and the id that servers give to calls which people write by hand."""
+    is_new = event.get("messageId") in (None, "")
+    return event | {"type": call} | ({"messageId": new_id()} if is_new else {})
 
 
 def payload_of(event: Any, parsed: Parsed) -> tuple[bytes, Reason | None]:

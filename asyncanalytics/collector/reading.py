@@ -95,8 +95,13 @@ async def read_body(request: Request, caps: Caps) -> Body:
 
 
 def _require_json(headers: Headers) -> None:
+    """Refuse what a form on any web page could send.
+
+    A form cannot compress, and a script that does so asks first. RudderStack's SDK for Node calls
+    what it compresses a form.
+    """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if media_type != "application/json" and "content-encoding" not in headers:
         raise Refused(415, "not_json", "the Content-Type must be application/json")
 
 
@@ -192,20 +197,20 @@ def utf8_text(text: str) -> str:
 def request_key(headers: Headers, *, plain: bool) -> str | None:
     """Return the key of the Authorization header, or None where there is none.
 
-    Basic carries it as the user name with an empty password. `plain` says that the header may
-    hold the key alone. Raises `Refused` with 401 for a header of any other form.
+    Basic carries it as the user name with an empty password. `plain` says that the whole header
+    is the key, unless it is Bearer. Raises `Refused` with 401 for a header of any other form.
     """
     header = headers.get("authorization")
     if header is None:
         return None
     scheme, _, rest = header.strip().partition(" ")
     rest = rest.strip()
-    if scheme.lower() == "basic":
-        return _basic_user(rest)
     if scheme.lower() == "bearer" and rest:
         return rest
-    if plain and scheme and not rest:
-        return scheme
+    if plain and scheme:
+        return header.strip()
+    if scheme.lower() == "basic":
+        return _basic_user(rest)
     return _bad_authorization()
 
 

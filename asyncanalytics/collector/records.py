@@ -23,8 +23,8 @@ class StoredEvent:
     reason: str | None
     """Why a bad event is bad; None for a good one."""
     payload: dict[str, Any]
-    """The event as it was sent, but for its write key. What was no JSON object is kept
-    as `{"value": it}`."""
+    """The event as it was sent, but for its write key. A call with a path of its own has its type
+    from there, and a messageId in any case. What was no JSON object is kept as `{"value": it}`."""
     received_at: str
     """ISO 8601 in UTC with milliseconds, by this machine's clock."""
     sent_at: str | None
