@@ -615,7 +615,7 @@ async def test_pages_of_large_events(collector: Collector) -> None:
 
 
 WRONG_QUERIES = (
-    "limit=0 limit=1001 limit=x limit=² after=x after=AAAAAAAAAAAA since=now verdict=ugly user=u1"
+    "limit=0 limit=1001 limit=x limit=² after=x after=AAAAAAAAAAAA since=now verdict=ugly usr=u1"
     " type=page&type=track"
 )
 

@@ -17,12 +17,16 @@ from asyncanalytics.collector import serving
 from asyncanalytics.collector.answers import Refused, refusal
 from asyncanalytics.collector.faults import Fault, Faults
 from asyncanalytics.collector.guard import Guard
+from asyncanalytics.collector.insights import Insights
 from asyncanalytics.collector.intake import Intake, KeyRing, Mode
+from asyncanalytics.collector.parameters import utc_moment
 from asyncanalytics.collector.paths import intake_routes
 from asyncanalytics.collector.reading import Caps
 from asyncanalytics.collector.records import CollectorStats, Filter, StoredEvent, Verdict
+from asyncanalytics.collector.reports import Reports
 from asyncanalytics.collector.store import Store, stored_events
-from asyncanalytics.collector.views import Views, utc_moment
+from asyncanalytics.collector.stream import Stream
+from asyncanalytics.collector.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -76,8 +80,14 @@ class Collector:
         self._store = Store(path)
         self._faults = Faults(seed)
         intake = Intake(self._store, self._faults, keys=keys, mode=mode, caps=caps)
+        self._stream = Stream(self._store)
+        self._insights = Insights(self._store)
         self._app = Starlette(
-            routes=[*intake_routes(intake), *Views(self._store, self._faults, caps).routes()],
+            routes=[
+                *intake_routes(intake),
+                *Views(self._store, self._stream, self._faults, caps).routes(),
+                *Reports(self._store, self._insights).routes(),
+            ],
             exception_handlers={Refused: _refused, HTTPException: _http_error},
             lifespan=self._lifespan,
         )
@@ -211,7 +221,7 @@ class Collector:
         No signal handler is installed. It may be served again afterwards, with what it has kept.
         """
         self._guard.allow(host)
-        return serving.serve(self, host=host, port=port)
+        return serving.serve(self, host=host, port=port, on_stop=self._stream.close)
 
     def run(
         self,
@@ -222,7 +232,7 @@ class Collector:
     ) -> None:
         """Serve until SIGINT or SIGTERM. `on_start` gets the base URL once it can be used."""
         self._guard.allow(host)
-        serving.run(self, host=host, port=port, on_start=on_start)
+        serving.run(self, host=host, port=port, on_start=on_start, on_stop=self._stream.close)
 
     def __repr__(self) -> str:
         """Say where events are kept and how they are answered; never a key."""

@@ -24,6 +24,7 @@ from asyncanalytics.collector.envelope import (
 )
 from asyncanalytics.collector.judge import CALLS, MAX_BATCH_EVENTS, Reason, judge
 from asyncanalytics.collector.reading import Body, Caps, read_body, take_key, utf8_text
+from asyncanalytics.collector.records import NAME_FIELDS
 from asyncanalytics.collector.store import EventRow, RequestRow, Store
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _row(
     place: int, event: Any, reason: Reason | None, fingerprint: str | None, payload: bytes
 ) -> EventRow:
     if not isinstance(event, dict):
-        return place, None, None, reason, None, None, None, fingerprint, payload
+        return place, None, None, reason, None, None, None, None, fingerprint, payload
     kind = _text(event.get("type"))
     return (
         place,
@@ -200,6 +201,7 @@ def _row(
         _text(event.get("userId")),
         _text(event.get("anonymousId")),
         _text(event.get("event")),
+        _text(event.get(NAME_FIELDS.get(kind or "", "event"))),
         fingerprint,
         payload,
     )

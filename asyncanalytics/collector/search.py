@@ -1,0 +1,154 @@
+"""Finding events among many, in stretches: a bounded number of positions at a time.
+
+A filter that few events fulfil would else hold the loop while all of them are looked at. So one
+statement reads so many positions only, and how many is learned from how long the last one took.
+No index but that of the messageId is needed: a stretch of thousands costs milliseconds, and an
+index would cost every event on its way in.
+"""
+# ruff: noqa: S608 - what is put into statements here are constants; values are bound
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import orjson
+
+from asyncanalytics.collector.reading import utf8_text
+from asyncanalytics.collector.schema import PLACE_BITS
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from asyncanalytics.collector.records import Filter
+
+_STEP: Final = 0.006  # seconds that one stretch should take
+_FEWEST, _FIRST, _MOST = 32, 512, 8_192  # positions in a stretch
+_BEYOND: Final = (1 << 63) - 1
+
+_CONDITIONS: Final = {
+    "type": "type = ?",
+    "event": "event = ?",
+    "name": "name = ?",
+    "user": "? IN (user_id, anonymous_id)",
+    "user_id": "user_id = ?",
+    "anonymous_id": "anonymous_id = ?",
+    "message_id": "message_id = ?",
+    "verdict": "verdict = ?",
+    "since": (f"(SELECT received_at FROM requests WHERE number = position >> {PLACE_BITS}) >= ?"),
+    "after": "position > ?",
+    "before": "position < ?",
+}
+_ONE_OF: Final = "SELECT value FROM json_each(?)"
+
+
+def condition(where: Filter) -> tuple[str, list[Any]]:
+    """Write a filter as an SQL expression over `events`, and the values that it needs."""
+    parts, values = [], []
+    for name, sql in _CONDITIONS.items():
+        value = getattr(where, name)
+        if value is not None:
+            parts.append(sql)
+            values.append(storable(value))
+    if where.users is not None:
+        parts.append(f"(user_id IN ({_ONE_OF}) OR anonymous_id IN ({_ONE_OF}))")
+        values += [json.dumps([utf8_text(each) for each in where.users])] * 2
+    if where.text:
+        sql, needles = _holds(where.text)
+        parts.append(sql)
+        values += needles
+    return " AND ".join(parts) or "1", values
+
+
+def _holds(text: str) -> tuple[str, list[str]]:
+    """Look for the text as it is and as JSON writes it within a string."""
+    plain = utf8_text(text)
+    needles = {plain, orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
+    # LIKE knows the capitals of ASCII only, and is quick.
+    if text.isascii():
+        tests = ["payload LIKE ? ESCAPE '\\\\'"] * len(needles)
+        return f"({' OR '.join(tests)})", [f"%{_unlike(each)}%" for each in sorted(needles)]
+    tests = ["holds(payload, ?)"] * len(needles)
+    return f"({' OR '.join(tests)})", [each.casefold() for each in sorted(needles)]
+
+
+def _unlike(text: str) -> str:
+    for each in "\\%_":
+        text = text.replace(each, f"\\{each}")
+    return text
+
+
+def add_functions(db: sqlite3.Connection) -> None:
+    """Give a connection what the conditions call."""
+    db.create_function("holds", 2, _payload_holds, deterministic=True)
+
+
+def _payload_holds(payload: bytes, folded: str) -> bool:
+    if payload.isascii() and not folded.isascii():
+        return False
+    return folded in payload.decode("utf-8", "replace").casefold()
+
+
+def storable(value: Any) -> Any:
+    """Return the value as SQLite's text can hold it, which is UTF-8."""
+    return utf8_text(value) if isinstance(value, str) else value
+
+
+class Stretches:
+    """The stretches of positions that a filter can mean, each as a filter of its own.
+
+    The loop runs between two of them. What is done with one is timed, so it should not wait.
+    """
+
+    def __init__(self, db: sqlite3.Connection, where: Filter, *, newest_first: bool) -> None:
+        """Begin at the end that is asked for."""
+        self._db = db
+        self._rest: Filter | None = where
+        self._down = newest_first
+        self._size = _FIRST
+        self._began: float | None = None
+
+    def __aiter__(self) -> Self:
+        """Give what there is to go through: itself."""
+        return self
+
+    async def __anext__(self) -> Filter:
+        """Let the loop run, and give the next stretch."""
+        if self._began is not None:
+            self._size = _fitting(self._size, time.perf_counter() - self._began)
+            await asyncio.sleep(0)
+        if self._rest is None:
+            raise StopAsyncIteration
+        self._began = time.perf_counter()
+        return self._cut(self._rest)
+
+    def _cut(self, where: Filter) -> Filter:
+        edge = None if where.message_id is not None else self._edge(where)
+        if edge is None:  # the index finds a messageId at once; or this is the last stretch
+            self._rest = None
+            return where
+        if self._down:
+            self._rest = replace(where, before=edge)
+            return replace(where, after=edge - 1)
+        self._rest = replace(where, after=edge)
+        return replace(where, before=edge + 1)
+
+    def _edge(self, where: Filter) -> int | None:
+        sql = (
+            "SELECT position FROM events WHERE position > ? AND position < ?"
+            f" ORDER BY position {'DESC' if self._down else ''} LIMIT 1 OFFSET ?"
+        )
+        after = -1 if where.after is None else where.after
+        before = _BEYOND if where.before is None else where.before
+        row = self._db.execute(sql, (after, before, self._size - 1)).fetchone()
+        return None if row is None else int(row[0])
+
+
+def _fitting(size: int, seconds: float) -> int:
+    """Return the size at which a stretch takes about as long as it should."""
+    if seconds > _STEP:
+        return max(_FEWEST, int(size * _STEP / seconds))
+    return min(_MOST, size * 2) if seconds < _STEP / 2 else size
