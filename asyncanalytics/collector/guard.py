@@ -22,16 +22,25 @@ if TYPE_CHECKING:
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 ANY_HOST: Final = "*"
 
-SECURITY_HEADERS: Final = (
+POLICY: Final = "; ".join(
     (
-        b"content-security-policy",
-        b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+        "default-src 'none'",
+        *(f"{each}-src 'self'" for each in ("script", "style", "img", "connect")),
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+"""Pages load what this collector serves, and nothing that stands in the page itself: where a
+text from an event were taken for markup after all, it would do nothing."""
+
+SECURITY_HEADERS: Final = (
+    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
 )
+_KEPT_NOWHERE: Final = (b"cache-control", b"no-store")
 
 
 def host_name(host: str) -> str:
@@ -84,7 +93,10 @@ def _same_origin(origin: str, host: str) -> bool:
 def _with_security_headers(send: Send) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+            headers = [*message.get("headers", ()), *SECURITY_HEADERS]
+            if all(name != b"cache-control" for name, _ in headers):  # the page's own files have it
+                headers.append(_KEPT_NOWHERE)
+            message["headers"] = headers
         await send(message)
 
     return send_with_headers
