@@ -157,7 +157,7 @@ async def test_pixel_without_an_event(collector: Collector, query: str) -> None:
         ("GET", "/v1/batch", 405),
         ("POST", "/v1/unknown", 404),
         ("POST", "/v1/batch/", 404),
-        ("GET", "/", 404),
+        ("POST", "/", 405),
         ("OPTIONS", "/v1/batch", 405),
     ],
 )

@@ -50,7 +50,7 @@ FACE = FLOORS["asyncanalytics"]
 OPTIONAL = {
     *("arq", "celery", "django", "fastapi", "faststream", "gunicorn", "litestar", "taskiq"),
     *("cryptography", "h2", "httpx2", "isal", "jwt"),
-    *("rich", "starlette", "typer", "uvicorn", "uvicorn_worker"),
+    *("jinja2", "rich", "starlette", "typer", "uvicorn", "uvicorn_worker"),
 }
 
 

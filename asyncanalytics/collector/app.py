@@ -19,6 +19,8 @@ from asyncanalytics.collector.faults import Fault, Faults
 from asyncanalytics.collector.guard import Guard
 from asyncanalytics.collector.insights import Insights
 from asyncanalytics.collector.intake import Intake, KeyRing, Mode
+from asyncanalytics.collector.page import Pages
+from asyncanalytics.collector.page import Pages
 from asyncanalytics.collector.parameters import utc_moment
 from asyncanalytics.collector.paths import intake_routes
 from asyncanalytics.collector.reading import Caps
@@ -87,6 +89,8 @@ class Collector:
                 *intake_routes(intake),
                 *Views(self._store, self._stream, self._faults, caps).routes(),
                 *Reports(self._store, self._insights).routes(),
+                *Pages(self._store, self._stream, self._insights).routes(),
+                *Pages(self._store, self._stream, self._insights).routes(),
             ],
             exception_handlers={Refused: _refused, HTTPException: _http_error},
             lifespan=self._lifespan,
