@@ -20,7 +20,6 @@ from asyncanalytics.collector.guard import Guard
 from asyncanalytics.collector.insights import Insights
 from asyncanalytics.collector.intake import Intake, KeyRing, Mode
 from asyncanalytics.collector.page import Pages
-from asyncanalytics.collector.page import Pages
 from asyncanalytics.collector.parameters import utc_moment
 from asyncanalytics.collector.paths import intake_routes
 from asyncanalytics.collector.reading import Caps
@@ -89,7 +88,6 @@ class Collector:
                 *intake_routes(intake),
                 *Views(self._store, self._stream, self._faults, caps).routes(),
                 *Reports(self._store, self._insights).routes(),
-                *Pages(self._store, self._stream, self._insights).routes(),
                 *Pages(self._store, self._stream, self._insights).routes(),
             ],
             exception_handlers={Refused: _refused, HTTPException: _http_error},

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncanalytics.collector.answers import Refused
-from asyncanalytics.collector.records import MAX_TEXT, Filter
+from asyncanalytics.collector.records import Filter
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -38,12 +38,6 @@ def utc_moment(text: str) -> str:
     when = datetime.fromisoformat(text)
     when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _text(text: str) -> str:
-    if len(text) > MAX_TEXT:
-        raise ValueError("too long")
-    return text
 
 
 def one_of(*names: str) -> Reader:
@@ -72,9 +66,8 @@ def number(most: int) -> Reader:
 
 FILTERS: Final[Mapping[str, Reader]] = {
     **dict.fromkeys(("type", "event", "name", "user", "user_id", "anonymous_id"), str),
-    "message_id": str,
+    **dict.fromkeys(("message_id", "text"), str),
     "verdict": one_of("good", "bad"),
-    "text": _text,
     "since": utc_moment,
     "after": position,
     "before": position,
@@ -92,7 +85,6 @@ _FORMS: Final = {
     "order": "oldest or newest",
     "seconds": "a number from 1 to 3,600",
     "since": "a moment of ISO 8601",
-    "text": f"text of at most {MAX_TEXT:,} characters",
     "verdict": "good or bad",
 }
 

@@ -76,9 +76,6 @@ class StoredRequest:
     bad: int
 
 
-MAX_TEXT: Final = 1_000
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Filter:
     """Which events are meant: those that fulfil all that is given."""
@@ -96,18 +93,13 @@ class Filter:
     message_id: str | None = None
     verdict: Verdict | None = None
     text: str | None = None
-    """Somewhere in the payload, in capitals or not; `MAX_TEXT` characters at most."""
+    """Somewhere in the payload, in capitals or not."""
     since: str | None = None
     """Received at this moment or later; written as `received_at` is."""
     after: int | None = None
     """Stored after the event at this position."""
     before: int | None = None
     """Stored before the event at this position."""
-
-    def __post_init__(self) -> None:
-        """Refuse what SQLite would."""
-        if len(self.text or "") > MAX_TEXT:
-            raise ValueError(f"text may have {MAX_TEXT:,} characters")
 
 
 EVERYTHING = Filter()

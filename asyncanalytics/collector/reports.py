@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from orjson import Fragment
 from starlette.routing import Route
 
 from asyncanalytics.collector.answers import Refused, json_response
@@ -17,6 +18,7 @@ from asyncanalytics.collector.parameters import (
     number,
     read_query,
 )
+from asyncanalytics.collector.reading import dump
 from asyncanalytics.collector.views import plain
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from asyncanalytics.collector.insights import Insights
     from asyncanalytics.collector.store import Store
-    from asyncanalytics.collector.timelines import Timeline
+    from asyncanalytics.collector.timelines import GroupSeen, Timeline
 
 _NAMES: Final = {"limit": number(MAX_PAGE)}
 _SCHEMA: Final = {"type": str, "name": str}
@@ -89,13 +91,22 @@ class Reports:
         return json_response({"rate": [each._asdict() for each in rate]})
 
 
+def _group(found: GroupSeen) -> dict[str, Any]:
+    return {
+        "group_id": found.group_id,
+        "traits": Fragment(dump(found.traits)),
+        "first_at": found.first_at,
+        "last_at": found.last_at,
+    }
+
+
 def _timeline(found: Timeline) -> dict[str, Any]:
     last = cursor(found.events[-1].position) if found.events else None
     return {
         "user": found.user,
         "ids": found.ids,
-        "traits": found.traits,
-        "groups": [asdict(each) for each in found.groups],
+        "traits": Fragment(dump(found.traits)),
+        "groups": [_group(each) for each in found.groups],
         "total": found.total,
         "events": [plain(each) for each in found.events],
         "next": last if found.more else None,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _STEP: Final = 0.006  # seconds that one stretch should take
 _FEWEST, _FIRST, _MOST = 32, 512, 8_192  # positions in a stretch
+_LONGEST_LIKE: Final = 1_000  # characters
 _BEYOND: Final = (1 << 63) - 1
 
 _CONDITIONS: Final = {
@@ -67,8 +68,8 @@ def _holds(text: str) -> tuple[str, list[str]]:
     """Look for the text as it is and as JSON writes it within a string."""
     plain = utf8_text(text)
     needles = {plain, orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
-    # LIKE knows the capitals of ASCII only, and is quick.
-    if text.isascii():
+    # LIKE knows the capitals of ASCII only, and no long patterns; but it is quick.
+    if text.isascii() and len(text) <= _LONGEST_LIKE:
         tests = ["payload LIKE ? ESCAPE '\\\\'"] * len(needles)
         return f"({' OR '.join(tests)})", [f"%{_unlike(each)}%" for each in sorted(needles)]
     tests = ["holds(payload, ?)"] * len(needles)
