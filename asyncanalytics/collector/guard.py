@@ -7,6 +7,7 @@ request (the Origin is checked wherever there is one). No answer carries a CORS 
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 ANY_HOST: Final = "*"
+_ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - to know it, not to bind it
 
 POLICY: Final = "; ".join(
     (
@@ -56,9 +58,15 @@ class Guard:
         """Let in the loopback names and the given ones; `"*"` lets in any."""
         self._app = app
         self._allowed = {*LOOPBACK, *(each.lower() for each in allowed_hosts)}
+        self._any_address = False
 
     def allow(self, host: str) -> None:
-        """Let in one more host: a name or an address, without a port."""
+        """Let in one more host: a name or an address, without a port.
+
+        The address that stands for all of a machine's lets in any address: what a name was
+        made to resolve to is never asked for by address.
+        """
+        self._any_address |= host in _ANY_ADDRESS
         self._allowed.add(f"[{host}]" if ":" in host else host.lower())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +87,19 @@ class Guard:
         return None
 
     def _knows(self, host: str) -> bool:
-        return ANY_HOST in self._allowed or host_name(host) in self._allowed
+        name = host_name(host)
+        return (
+            ANY_HOST in self._allowed
+            or name in self._allowed
+            or (self._any_address and _is_address(name))
+        )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(ip_address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return False
 
 
 def _same_origin(origin: str, host: str) -> bool:

@@ -7,12 +7,13 @@ so that two can be told apart; of a shorter one nothing.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_plus
+
+from asyncanalytics.collector.reading import basic_credentials
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -67,17 +68,14 @@ def _masked_authorization(value: str) -> str:
     if scheme.lower() not in _SCHEMES:
         return masked(value.strip())  # a key alone
     if scheme.lower() == "basic":
-        return f"{scheme} {masked(_basic_user(rest.strip()) or '')}"
+        return f"{scheme} {masked(_basic_key(rest.strip()))}"
     return f"{scheme} {masked(rest.strip())}"
 
 
-def _basic_user(encoded: str) -> str | None:
-    """Return the key of Basic credentials; None where there is none, or a password beside it."""
-    try:
-        user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except ValueError:
-        return None
-    return None if password else user
+def _basic_key(encoded: str) -> str:
+    """Return the key of Basic; no text where there is none, or a password beside it."""
+    key, password = basic_credentials(encoded) or ("", "")
+    return "" if password else key
 
 
 def _masked_cookie(cookie: str) -> str:
@@ -90,7 +88,7 @@ def _keys_in(headers: Pairs) -> Iterable[str]:
         if name.lower() == "authorization":
             _, _, rest = value.strip().partition(" ")
             yield rest.strip()
-            yield _basic_user(rest.strip()) or ""
+            yield _basic_key(rest.strip())
 
 
 def _without(keys: Iterable[str], value: str) -> str:

@@ -237,11 +237,17 @@ def request_key(headers: Headers, *, plain: bool) -> str | None:
 
 
 def _basic_user(encoded: str) -> str:
+    user, password = basic_credentials(encoded) or ("", "")
+    return user if user and not password else _bad_authorization()
+
+
+def basic_credentials(encoded: str) -> tuple[str, str] | None:
+    """Return the user name and the password of Basic; None for what is not of that form."""
     try:
         user, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:
-        return _bad_authorization()
-    return user if user and colon and not password else _bad_authorization()
+        return None
+    return (user, password) if colon else None
 
 
 def _bad_authorization() -> NoReturn:

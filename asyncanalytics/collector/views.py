@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from asyncanalytics.collector.store import Found, Store
     from asyncanalytics.collector.stream import Piece, Stream
 
+HEALTH: Final = "/healthz"
 _PAGE: Final = 100
 _STREAM: Final = {"every": one_of("0", "1")}
 
@@ -63,7 +64,7 @@ class Views:
             Route("/faults", self.faults, methods=["GET"]),
             Route("/faults", self.add_fault, methods=["POST"]),
             Route("/faults", self.delete_faults, methods=["DELETE"]),
-            Route("/healthz", self.healthz, methods=["GET"]),
+            Route(HEALTH, self.healthz, methods=["GET"]),
         ]
 
     async def events(self, request: Request) -> Response:
