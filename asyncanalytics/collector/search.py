@@ -70,7 +70,8 @@ def _holds(text: str) -> tuple[str, list[str]]:
     needles = {plain, orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
     # LIKE knows the capitals of ASCII only, and no long patterns; but it is quick.
     if text.isascii() and len(text) <= _LONGEST_LIKE:
-        tests = ["payload LIKE ? ESCAPE '\\\\'"] * len(needles)
+        # Some builds of SQLite let LIKE fit no BLOB.
+        tests = ["CAST(payload AS TEXT) LIKE ? ESCAPE '\\'"] * len(needles)
         return f"({' OR '.join(tests)})", [f"%{_unlike(each)}%" for each in sorted(needles)]
     tests = ["holds(payload, ?)"] * len(needles)
     return f"({' OR '.join(tests)})", [each.casefold() for each in sorted(needles)]
