@@ -45,8 +45,9 @@ def names() -> str:
 
 
 def schema(call: str | None, name: str | None) -> str:
-    """Return where the fields of an event are shown."""
-    return _with("/page/schema", _given(call=call, event=name))
+    """Return where the fields of an event are shown. An empty name is a name."""
+    parts = {"call": call, "event": name}
+    return _with("/page/schema", {key: part for key, part in parts.items() if part is not None})
 
 
 def user(user_id: str = "", *, before: int | None = None) -> str:

@@ -14,7 +14,6 @@ import orjson
 
 from asyncanalytics.collector.page.rows import Row
 from asyncanalytics.collector.page.wanted import Wanted, number
-from asyncanalytics.collector.schema import PLACE_BITS
 from asyncanalytics.collector.sse import RETRY, frame
 
 if TYPE_CHECKING:
@@ -36,11 +35,7 @@ class Feed:
 
     def place(self, position: int) -> str:
         """Write a position down for a reader."""
-        return f"{position}@{self._moment(position)}"
-
-    def _moment(self, position: int) -> str:
-        request = self._store.request(position >> PLACE_BITS) if position else None
-        return request.received_at if request else ""
+        return f"{position}@{self._store.received_at(position) or ''}"
 
     def _position(self, place: str) -> int | None:
         """Read what was written down; None where it is not of this store."""

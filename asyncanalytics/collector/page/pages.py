@@ -108,8 +108,8 @@ class Pages:
 
     async def schema(self, request: Request) -> Response:
         """Show the fields of the events of one name."""
-        kind, name = request.query_params.get("call"), request.query_params.get("event")
-        schema = await self._insights.schema(kind or None, name or None)
+        query = request.query_params
+        schema = await self._insights.schema(query.get("call"), query.get("event"))
         if schema is None:
             return self._missing("There is no event of this name.")
         fields = sorted(schema.fields, key=lambda each: _weight(each.path))
