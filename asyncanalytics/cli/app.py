@@ -15,6 +15,7 @@ from asyncanalytics.cli.exits import EPILOG, Exit, code_of
 from asyncanalytics.cli.feed import send
 from asyncanalytics.cli.output import complain, say
 from asyncanalytics.cli.systems import endpoints
+from asyncanalytics.cli.tail import tail
 from asyncanalytics.errors import AnalyticsError
 
 app: typer.Typer = typer.Typer(
@@ -47,7 +48,7 @@ def main(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Try it": (demo, collect),
+    "Try it": (demo, collect, tail),
     "Send": (*calls.COMMANDS, send),
     "Look up": (endpoints,),
 }

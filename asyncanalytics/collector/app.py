@@ -256,8 +256,8 @@ class Collector:
         if not is_loopback(host):
             if not self._has_keys:
                 raise ConfigurationError(
-                    f"other machines can reach {host or 'any address'}: give write_keys, so that"
-                    " not everyone can send, or serve on 127.0.0.1"
+                    f"other machines can reach {host or 'every address'}, so that not everyone may"
+                    " send: give write_keys (--write-key), or serve on 127.0.0.1"
                 )
             self._access.demand()
         self._guard.allow(host)

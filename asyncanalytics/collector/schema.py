@@ -53,6 +53,8 @@ CREATE TABLE events (
 );
 CREATE INDEX events_by_message_id ON events (message_id);
 CREATE TABLE keys (fingerprint TEXT PRIMARY KEY, mask TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE marks (mark TEXT NOT NULL);
+INSERT INTO marks VALUES (lower(hex(randomblob(4))));
 PRAGMA user_version = {_VERSION};
 """
 _MAKE: Final = f"BEGIN; {_REQUESTS} {_EVENTS} PRAGMA application_id = {_APPLICATION}; COMMIT;"

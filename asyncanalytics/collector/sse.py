@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Final
 from starlette.responses import StreamingResponse
 
 from asyncanalytics.collector.answers import Refused
-from asyncanalytics.collector.parameters import position
+from asyncanalytics.collector.parameters import cursor, position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
+
+    from asyncanalytics.collector.store import Store
 
 RETRY: Final = 1_000
 """Milliseconds after which a browser connects again."""
@@ -56,12 +58,22 @@ class EventSource(StreamingResponse):
             await super().__call__({**scope, "asgi": asgi}, receive, send)
 
 
-def resume_point(request: Request, after: int | None = None) -> int | None:
-    """Return the position to follow on after: that of Last-Event-ID before any other."""
-    last = request.headers.get("last-event-id")
-    if not last:
+def place(store: Store, at: int) -> str:
+    """Write a position as the id of an event: with the mark of the store whose position it is."""
+    return f"{cursor(at)}.{store.mark}"
+
+
+def resume_point(request: Request, store: Store, after: int | None = None) -> int | None:
+    """Return the position to follow on after: that of Last-Event-ID before any other.
+
+    A reader who comes from another store (a collector in memory begins anew with each start)
+    begins at the beginning: all of this one is new to it.
+    """
+    text, _, mark = request.headers.get("last-event-id", "").partition(".")
+    if not text:
         return after
     try:
-        return position(last)
+        at = position(text)
     except ValueError:
         raise Refused(400, "bad_parameter", "Last-Event-ID must be an id of this stream") from None
+    return at if mark in ("", store.mark) else 0

@@ -118,6 +118,8 @@ class Store:
         """Rings when events were kept."""
         self.last: int = self._last_given()
         """The position of the event that was kept last, or one that nothing kept is beyond."""
+        self.mark: str = self._one("mark", "marks")[0]
+        """Tells this store from any other, for who comes back with a position."""
         self.erased: int = 0
         """How often events were deleted: what was learned from them is no longer so."""
 

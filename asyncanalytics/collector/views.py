@@ -26,7 +26,7 @@ from asyncanalytics.collector.parameters import (
 )
 from asyncanalytics.collector.reading import Caps, parse, read_body
 from asyncanalytics.collector.records import Filter
-from asyncanalytics.collector.sse import RETRY, EventSource, frame, resume_point
+from asyncanalytics.collector.sse import RETRY, EventSource, frame, place, resume_point
 from asyncanalytics.collector.stream import MOST
 
 if TYPE_CHECKING:
@@ -109,9 +109,27 @@ class Views:
         """
         query = read_query(request, {**FILTERS, **_STREAM})
         most = None if query.pop("every", "0") == "1" else MOST
-        after = resume_point(request, query.pop("after", None))
-        pieces = self._stream.follow(Filter(**query), after=after, most=most)
-        return EventSource(_frames(pieces))
+        after = resume_point(request, self._store, query.pop("after", None))
+        return EventSource(self._frames(Filter(**query), after, most))
+
+    async def _frames(
+        self, where: Filter, after: int | None, most: int | None
+    ) -> AsyncGenerator[str]:
+        yield frame(retry=RETRY)
+        pieces = self._stream.follow(where, after=after, most=most)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                yield "".join(self._piece_frames(piece))
+
+    def _piece_frames(self, piece: Piece) -> Iterator[str]:
+        for each in piece.events:
+            data = orjson.dumps(plain(each)).decode()
+            yield frame(data, event="event", id=place(self._store, each.position))
+        last = place(self._store, piece.last)
+        if piece.skipped:
+            yield frame(str(piece.skipped), event="skipped", id=last)
+        else:
+            yield frame(id=last, comment=None if piece.events else "nothing new")
 
     async def stats(self, _: Request) -> Response:
         """Give the figures."""
@@ -134,24 +152,6 @@ class Views:
     async def healthz(self, _: Request) -> Response:
         """Say that the collector is there."""
         return json_response({"status": "ok"})
-
-
-async def _frames(pieces: AsyncGenerator[Piece]) -> AsyncGenerator[str]:
-    yield frame(retry=RETRY)
-    async with contextlib.aclosing(pieces):
-        async for piece in pieces:
-            yield "".join(_piece_frames(piece))
-
-
-def _piece_frames(piece: Piece) -> Iterator[str]:
-    for each in piece.events:
-        data = orjson.dumps(plain(each)).decode()
-        yield frame(data, event="event", id=cursor(each.position))
-    last = cursor(piece.last)
-    if piece.skipped:
-        yield frame(str(piece.skipped), event="skipped", id=last)
-    else:
-        yield frame(id=last, comment=None if piece.events else "nothing new")
 
 
 def plain(found: Found) -> dict[str, Any]:
