@@ -5,7 +5,6 @@ const box = document.getElementById("chart");
 let chart = null;
 
 export function begin() {
-  if (!box) return;
   draw([[], [], []]);
   new ResizeObserver(() => chart.setSize(size())).observe(box);
   // Its colours are the page's, so it is drawn anew where those change.

@@ -39,12 +39,13 @@ export function togglePause() {
   tell();
 }
 
-function connect() {
+/** Connect anew, or not at all where there is nothing to follow or nobody to see it. */
+export function connect() {
   source?.close();
   source = null;
   const stream = view()?.dataset.stream;
   // A browser has few connections for one host: a page that nobody looks at gives its own back.
-  if (!stream || document.hidden) return;
+  if (!stream || document.hidden) return tell();
   const url = new URL(stream, location.href);
   url.searchParams.set("after", last);
   source = new EventSource(url);
@@ -119,5 +120,3 @@ function tell() {
   const words = { paused: "paused", lost: "connecting…", live: "live" };
   document.getElementById("said").textContent = words[now];
 }
-
-document.addEventListener("visibilitychange", connect);

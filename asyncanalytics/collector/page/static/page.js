@@ -66,5 +66,8 @@ function swapped({ target }) {
 on("click", clicked);
 on("htmx:configRequest", withoutEmpty);
 on("htmx:afterSettle", swapped);
-chart.begin();
-live.begin();
+if (document.getElementById("state")) {
+  on("visibilitychange", live.connect);
+  chart.begin();
+  live.begin();
+}
