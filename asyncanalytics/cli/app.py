@@ -11,6 +11,7 @@ from asyncanalytics._version import __version__
 from asyncanalytics.cli import calls, spool
 from asyncanalytics.cli.collect import collect
 from asyncanalytics.cli.demo import demo
+from asyncanalytics.cli.dev import dev
 from asyncanalytics.cli.exits import EPILOG, Exit, code_of
 from asyncanalytics.cli.feed import send
 from asyncanalytics.cli.output import complain, say
@@ -48,7 +49,7 @@ def main(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Try it": (demo, collect, tail),
+    "Try it": (demo, dev, collect, tail),
     "Send": (*calls.COMMANDS, send),
     "Look up": (endpoints,),
 }

@@ -10,6 +10,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,6 +25,8 @@ from asyncanalytics.cli.tail import show_event
 
 if TYPE_CHECKING:
     from asyncanalytics.collector import Collector
+
+Begun = Callable[[str, str | None], None]
 
 _FAULTS = "Faults, to see what your own app does when the endpoint is down"
 
@@ -139,18 +142,45 @@ def collect(
         count=fail_count,
         after=fail_after,
     )
-    with _collector(
+    run_collector(
         path,
+        host,
+        port,
+        beside=_tailing(json=json) if tail else contextlib.nullcontext(nothing_beside),
+        fault=fault,
+        json=json,
         write_keys=write_key or None,
         allowed_hosts=allow_host,
         mode=mode,
         read_token=token,
         seed=seed,
-    ) as collector:
+    )
+
+
+def run_collector(
+    path: Path | None,
+    host: str,
+    port: int,
+    *,
+    beside: AbstractContextManager[Begun],
+    fault: dict[str, Any] | None = None,
+    json: bool = False,
+    **settings: Any,
+) -> None:
+    """Run a collector until Ctrl-C.
+
+    What `beside` gives is called once with the address and with the token that reading needs;
+    it is left before the figures are said.
+    """
+    with _collector(path, **settings) as collector:
         _misbehave(collector, fault)
-        with _tailing(json=json) if tail else contextlib.nullcontext(_no_tail) as start_tail:
-            _run(collector, host, port, _on_start(collector, start_tail, json=json))
+        with beside as begun:
+            _run(collector, host, port, _on_start(collector, begun, json=json))
         _say_goodbye(collector, json=json)
+
+
+def nothing_beside(_: str, __: str | None) -> None:
+    """Do nothing once the collector runs."""
 
 
 def _fault(status: int | None, delay: float, **more: Any) -> dict[str, Any] | None:
@@ -205,16 +235,14 @@ def _run(collector: "Collector", host: str, port: int, on_start: Callable[[str],
         raise Failure(problem, Exit.CONFIGURATION) from None
 
 
-def _on_start(
-    collector: "Collector", start_tail: Callable[[str, str | None], None], *, json: bool
-) -> Callable[[str], None]:
+def _on_start(collector: "Collector", begun: Begun, *, json: bool) -> Callable[[str], None]:
     def on_start(url: str) -> None:
         token = collector.read_token
         if json:
             print_json({"listening": url} | ({"read_token": token} if token else {}))
         else:
             _say_hello(url, token)
-        start_tail(url, token)
+        begun(url, token)
 
     return on_start
 
@@ -247,10 +275,6 @@ def _say_goodbye(collector: "Collector", *, json: bool) -> None:
 # ----------------------------------------------------------------------------------------- tail
 
 
-def _no_tail(_: str, __: str | None) -> None:
-    """Show nothing."""
-
-
 def _run_tail(url: str, token: str | None, *, json: bool) -> None:
     reader, since = Reader(url, token=token), datetime.now(UTC).isoformat()
     show = print_json if json else show_event
@@ -265,7 +289,7 @@ def _run_tail(url: str, token: str | None, *, json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _tailing(*, json: bool) -> Iterator[Callable[[str, str | None], None]]:
+def _tailing(*, json: bool) -> Iterator[Begun]:
     threads: list[threading.Thread] = []
 
     def start(url: str, token: str | None) -> None:
