@@ -5,7 +5,7 @@ import { togglePause } from "./live.js";
 let current = null; // the row that j and k start from
 
 const rows = () => [...document.querySelectorAll("#view .event")];
-const panel = () => document.querySelector("#detail > *");
+const panel = () => document.querySelector(".panel #detail"); // another page is one event alone
 
 /** Make a row the one that j and k start from. */
 export function mark(row) {
@@ -23,12 +23,12 @@ function move(step) {
   const link = next.querySelector("a.open");
   link.focus({ preventScroll: true });
   next.scrollIntoView({ block: "nearest" });
-  if (panel()) link.click();
+  if (panel().hasChildNodes()) link.click();
 }
 
 /** Close what was opened, and go back to its row. */
 export function close() {
-  document.getElementById("detail")?.replaceChildren();
+  panel()?.replaceChildren();
   current?.querySelector("a.open").focus({ preventScroll: true });
 }
 
