@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
 import time
@@ -25,7 +26,8 @@ from asyncanalytics.collector.page.tree import Node, tree
 from asyncanalytics.collector.store import RequestRow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from asyncanalytics.collector.store import EventRow
 
@@ -437,7 +439,7 @@ async def test_a_filter_answers_in_200_ms() -> None:
     """Also among 100,000 events, where it fits few of them or none."""
     with Collector() as collector:
         fill(collector, 100_000)
-        for query in ("", "text=needle", "text=nowhere", "user=u99999", "event=Rare&verdict=good"):
+        for query in ("", "text=needle", "text=no%C3%A9", "user=u99999", "event=Rare&verdict=good"):
             times = []
             for _ in range(3):
                 began = time.perf_counter()
@@ -614,3 +616,13 @@ async def test_strangers(collector: Collector, path: str, headers: dict[str, str
         answer = await http.get(path, headers=headers)
     assert answer.status_code in (403, 421)
     assert "<html" not in answer.text
+
+
+# The documentation
+
+
+async def test_the_page_of_the_documentation(example: Callable[..., Path]) -> None:
+    """What docs/collector.md shows runs as it is shown."""
+    example("collector", "watch.py")
+    watch = importlib.import_module("watch").watch
+    assert await watch(port=0) == ["Signed Up"]
