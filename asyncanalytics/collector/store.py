@@ -12,6 +12,7 @@ Keeping is short and blocks: an event costs microseconds. Looking through everyt
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from asyncanalytics.collector.bell import Bell
+from asyncanalytics.collector.figures import Tally
 from asyncanalytics.collector.reading import parse
 from asyncanalytics.collector.records import (
     EVERYTHING,
@@ -299,42 +301,29 @@ class Store:
     # --------------------------------------------------------------------------------- figures
 
     def stats(self) -> CollectorStats:
-        """Count everything anew."""
-        by_type = self._counts("coalesce(type, 'unknown')", "events")
-        reasons = self._counts("reason", "events WHERE reason IS NOT NULL")
-        answers = self._counts("status", "requests")
-        distinct, identified = self._one("count(DISTINCT message_id), count(message_id)", "events")
-        events, bad = sum(by_type.values()), sum(reasons.values())
-        first, last = self._span()
-        return CollectorStats(
-            requests=sum(answers.values()),
-            answers=answers,
-            events=events,
-            good=events - bad,
-            bad=bad,
-            distinct=distinct,
-            duplicates=identified - distinct,
-            by_type=by_type,
-            reasons=reasons,
-            bytes=self._one("coalesce(sum(bytes), 0)", "requests")[0],
-            first_at=first,
-            last_at=last,
-        )
+        """Count everything anew. It blocks: `figures` is for where others wait."""
+        tally = Tally(self._db)
+        tally.add(EVERYTHING, requests=False)
+        for _ in tally.add_requests():
+            pass
+        return tally.stats()
 
-    def _counts(self, what: str, source: str) -> dict[Any, int]:
-        sql = f"SELECT {what}, count(*) FROM {source} GROUP BY 1 ORDER BY 1"
-        return dict(self._db.execute(sql).fetchall())
+    async def figures(self, where: Filter = EVERYTHING) -> CollectorStats:
+        """Count the events that are meant, and the requests that brought them.
+
+        Where all are meant, the requests without events count too.
+        """
+        tally = Tally(self._db)
+        async for stretch in self.stretches(where):
+            tally.add(stretch, requests=where != EVERYTHING)
+        if where == EVERYTHING:
+            for _ in tally.add_requests():
+                await asyncio.sleep(0)
+        return tally.stats()
 
     def _one(self, what: str, source: str) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self._db.execute(f"SELECT {what} FROM {source}").fetchone()
         return row
-
-    def _span(self) -> tuple[str | None, str | None]:
-        ends = "(SELECT min(position) >> 20 FROM events), (SELECT max(position) >> 20 FROM events)"
-        rows = self._db.execute(
-            f"SELECT received_at FROM requests WHERE number IN ({ends}) ORDER BY number"
-        ).fetchall()
-        return (rows[0][0], rows[-1][0]) if rows else (None, None)
 
 
 def _storable_event(row: EventRow) -> EventRow:

@@ -131,9 +131,9 @@ class Views:
         else:
             yield frame(id=last, comment=None if piece.events else "nothing new")
 
-    async def stats(self, _: Request) -> Response:
-        """Give the figures."""
-        return json_response(self._store.stats().as_dict())
+    async def stats(self, request: Request) -> Response:
+        """Give the figures, of all or of what the filters mean."""
+        return json_response((await self._store.figures(read_filter(request))).as_dict())
 
     async def faults(self, _: Request) -> Response:
         """Give the faults that are set."""
