@@ -208,13 +208,13 @@ async def test_pause(url: str, open_page: Open) -> None:
     await page.get_by_role("button", name="Pause").click()
     await expect(page.locator("#said")).to_have_text("paused")
     await send(url, track("One"), track("Two"))
-    await expect(page.locator("#waiting")).to_have_text("2 new")
+    await expect(page.locator("#count")).to_have_text("2 new")
     await send(url, track("Three"))
-    await expect(page.locator("#waiting")).to_have_text("3 new")
+    await expect(page.locator("#count")).to_have_text("3 new")
     await expect(names(page)).to_have_text(["Before"])
     await page.get_by_role("button", name="Resume").click()
     await expect(names(page)).to_have_text(["Three", "Two", "One", "Before"])
-    await expect(page.locator("#waiting")).to_be_empty()
+    await expect(page.locator("#count")).to_be_empty()
 
 
 async def test_a_page_that_nobody_looks_at(url: str, open_page: Open) -> None:
@@ -598,6 +598,7 @@ async def test_a_thousand_events_a_second(url: str, open_page: Open) -> None:
 
     pouring = asyncio.create_task(pour())
     await expect(page.locator("tr.skipped").first).to_be_visible()
+    await expect(page.locator("#count")).to_contain_text("skipped")
     await page.evaluate(LONG_TASKS)
     await page.get_by_role("button", name="Pause").click(timeout=1_000)
     await expect(page.locator("#said")).to_have_text("paused", timeout=1_000)

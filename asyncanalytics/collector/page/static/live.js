@@ -13,11 +13,13 @@ let last = null; // the position up to which everything was received
 let held = []; // what came while paused, as far as it would be shown
 let dropped = 0; // how many came while paused and would not be shown
 let waiting = 0; // the sum of both
+let skipped = 0; // how many were left out of what is shown
 let paused = false;
 
 /** Follow what the view shows from where it ends. */
 export function begin() {
   forget();
+  skipped = 0;
   last = view()?.dataset.after;
   connect();
 }
@@ -61,23 +63,24 @@ function receive(message) {
   const piece = JSON.parse(message.data);
   if (!paused) {
     show(piece);
+    tell();
     return;
   }
   held.push(piece);
   waiting += piece.events + piece.skipped;
   let kept = held.reduce((sum, each) => sum + each.events, 0);
   while (kept > MOST_ROWS) {
-    const { events, skipped } = held.shift();
-    kept -= events;
-    dropped += events + skipped;
+    const oldest = held.shift();
+    kept -= oldest.events;
+    dropped += oldest.events + oldest.skipped;
   }
   tell();
 }
 
-function show({ html, skipped }) {
-  showGap(skipped);
+function show(piece) {
+  showGap(piece.skipped);
   const body = rows();
-  htmx.swap(body, html, { swapStyle: "afterbegin" });
+  htmx.swap(body, piece.html, { swapStyle: "afterbegin" });
   if (body.rows.length <= MOST_ROWS) return;
   while (body.rows.length > MOST_ROWS) body.deleteRow(-1);
   pointToOlder([...body.querySelectorAll("[data-position]")].at(-1).dataset.position);
@@ -86,6 +89,7 @@ function show({ html, skipped }) {
 /** Say between the rows that some are not there. */
 function showGap(count) {
   if (!count) return;
+  skipped += count;
   const row = rows().insertRow(0);
   const cell = row.insertCell();
   row.className = "skipped";
@@ -114,7 +118,8 @@ function tell() {
   const button = document.getElementById("pause");
   button.textContent = paused ? "Resume" : "Pause";
   button.setAttribute("aria-pressed", String(paused));
-  document.getElementById("waiting").textContent = waiting ? `${waiting.toLocaleString("en")} new` : "";
+  const [count, what] = paused ? [waiting, "new"] : [skipped, "skipped"];
+  document.getElementById("count").textContent = count ? `${count.toLocaleString("en")} ${what}` : "";
   if (state.dataset.state === now) return;
   state.dataset.state = now;
   const words = { paused: "paused", lost: "connecting…", live: "live" };
