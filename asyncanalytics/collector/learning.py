@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asyncanalytics.collector.records import EVERYTHING
+from asyncanalytics.collector.search import MOST
 
 if TYPE_CHECKING:
     from asyncanalytics.collector.records import Filter
@@ -19,10 +20,11 @@ class Learner:
     Where events were deleted it forgets, and begins anew.
     """
 
-    def __init__(self, store: Store, where: Filter = EVERYTHING) -> None:
-        """Learn from these events."""
+    def __init__(self, store: Store, where: Filter = EVERYTHING, *, most: int = MOST) -> None:
+        """Learn from these events, from so many at a time at most."""
         self.store: Store = store
         self._where = where
+        self._most = most
         self._erased = store.erased
         self._position = 0
         self._lock = asyncio.Lock()
@@ -37,7 +39,8 @@ class Learner:
         if self._erased != self.store.erased:
             self._erased, self._position = self.store.erased, 0
             self.forget()
-        async for stretch in self.store.stretches(replace(self._where, after=self._position)):
+        where = replace(self._where, after=self._position)
+        async for stretch in self.store.stretches(where, most=self._most):
             if self._erased != self.store.erased:
                 return False
             self.learn(stretch)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from asyncanalytics.collector.records import Filter
 
 _STEP: Final = 0.006  # seconds that one stretch should take
-_FEWEST, _FIRST, _MOST = 32, 512, 8_192  # positions in a stretch
+MOST: Final = 8_192
+"""Positions in a stretch at most, unless told otherwise."""
+_FEWEST, _FIRST = 32, 256
 _LONGEST_LIKE: Final = 1_000  # characters
 _BEYOND: Final = (1 << 63) - 1
 
@@ -68,13 +70,16 @@ def _holds(text: str) -> tuple[str, list[str]]:
     """Look for the text as it is and as JSON writes it within a string."""
     plain = utf8_text(text)
     needles = {plain, orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
+    tests = [_test(each) for each in sorted(needles)]
+    return f"({' OR '.join(sql for sql, _ in tests)})", [value for _, value in tests]
+
+
+def _test(needle: str) -> tuple[str, str]:
     # LIKE knows the capitals of ASCII only, and no long patterns; but it is quick.
-    if text.isascii() and len(text) <= _LONGEST_LIKE:
+    if needle.isascii() and len(needle) <= _LONGEST_LIKE:
         # Some builds of SQLite let LIKE fit no BLOB.
-        tests = ["CAST(payload AS TEXT) LIKE ? ESCAPE '\\'"] * len(needles)
-        return f"({' OR '.join(tests)})", [f"%{_unlike(each)}%" for each in sorted(needles)]
-    tests = ["holds(payload, ?)"] * len(needles)
-    return f"({' OR '.join(tests)})", [each.casefold() for each in sorted(needles)]
+        return "CAST(payload AS TEXT) LIKE ? ESCAPE '\\'", f"%{_unlike(needle)}%"
+    return f"length(payload) >= {len(needle)} AND holds(payload, ?)", needle.casefold()
 
 
 def _unlike(text: str) -> str:
@@ -105,12 +110,18 @@ class Stretches:
     The loop runs between two of them. What is done with one is timed, so it should not wait.
     """
 
-    def __init__(self, db: sqlite3.Connection, where: Filter, *, newest_first: bool) -> None:
-        """Begin at the end that is asked for."""
+    def __init__(
+        self, db: sqlite3.Connection, where: Filter, *, newest_first: bool = False, most: int = MOST
+    ) -> None:
+        """Begin at the end that is asked for.
+
+        `most`: positions in a stretch; fewer where some events take much longer than others.
+        """
         self._db = db
         self._rest: Filter | None = where
         self._down = newest_first
-        self._size = _FIRST
+        self._most = most
+        self._size = min(_FIRST, most)
         self._began: float | None = None
 
     def __aiter__(self) -> Self:
@@ -120,7 +131,7 @@ class Stretches:
     async def __anext__(self) -> Filter:
         """Let the loop run, and give the next stretch."""
         if self._began is not None:
-            self._size = _fitting(self._size, time.perf_counter() - self._began)
+            self._fit(time.perf_counter() - self._began)
             await asyncio.sleep(0)
         if self._rest is None:
             raise StopAsyncIteration
@@ -148,9 +159,9 @@ class Stretches:
         row = self._db.execute(sql, (after, before, self._size - 1)).fetchone()
         return None if row is None else int(row[0])
 
-
-def _fitting(size: int, seconds: float) -> int:
-    """Return the size at which a stretch takes about as long as it should."""
-    if seconds > _STEP:
-        return max(_FEWEST, int(size * _STEP / seconds))
-    return min(_MOST, size * 2) if seconds < _STEP / 2 else size
+    def _fit(self, seconds: float) -> None:
+        """Learn from how long the last stretch took how large the next one may be."""
+        if seconds > _STEP:
+            self._size = max(_FEWEST, int(self._size * _STEP / seconds))
+        elif seconds < _STEP / 2:
+            self._size = min(self._most, self._size * 2)

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 MAX_FIELDS: Final = 1_000
 """Fields that one kind of event is shown to have."""
+_AT_ONCE: Final = 256  # events that are read before the loop runs
 _EXAMPLES: Final = 3
 _LONGEST_EXAMPLE: Final = 60  # characters
 _PLAIN_NAME: Final = re.compile(r"[\w$-]+")
+_HOLDING: Final = frozenset({"array", "object"})
 _TYPES: Final[Mapping[type, str]] = {
     type(None): "null",
     bool: "boolean",
@@ -78,34 +80,42 @@ class EventSchema:
 class _Field:
     """One field, and those within it."""
 
-    __slots__ = ("changed_at", "count", "elements", "examples", "fields", "last", "types")
+    __slots__ = (
+        *("changed_at", "count", "elements", "examples", "fields", "last", "last_of", "types"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, many: bool) -> None:
+        """Begin with nothing; `many`: one event may have many values of it, being in a list."""
         self.count = 0
+        self.types: dict[str, int] = {}
         self.last = 0  # the number of the event that was counted last
-        self.types: dict[str, list[int]] = {}  # how many events, and the last one's number
+        self.last_of: dict[str, int] | None = {} if many else None  # the same for each type
         self.changed_at: str | None = None
-        self.examples: list[str] = []
+        self.examples: list[Any] = []
         self.fields: dict[str, _Field] = {}
         self.elements: _Field | None = None
 
     def meet(self, kind: str, number: int) -> bool:
-        """Count a value of an event; tell whether it is the first of a second type."""
+        """Count an event that has a value of a type; tell whether the type is new here."""
+        if self.last_of is not None and self.last_of.get(kind) == number:
+            return False
+        if self.last_of is not None:
+            self.last_of[kind] = number
         if self.last != number:
             self.last = number
             self.count += 1
-        seen = self.types.get(kind)
-        if seen is None:
-            self.types[kind] = [1, number]
-            return kind != "null" and len(self.types.keys() - {"null"}) == 2
-        if seen[1] != number:
-            seen[:] = seen[0] + 1, number
-        return False
+        count = self.types.get(kind, 0)
+        self.types[kind] = count + 1
+        return not count
 
-    def show(self, value: Any) -> None:
-        """Take a value as an example, while there is room."""
-        if len(self.examples) < _EXAMPLES and (text := _example(value)) not in self.examples:
-            self.examples.append(text)
+    def grow(self, name: str | None) -> _Field:
+        """Add a field within it; None is the elements of a list."""
+        child = _Field(many=name is None or self.last_of is not None)
+        if name is None:
+            self.elements = child
+        else:
+            self.fields[name] = child
+        return child
 
 
 def _example(value: Any) -> str:
@@ -120,14 +130,14 @@ class Shape(Learner):
 
     def __init__(self, store: Store, kind: str | None, name: str | None) -> None:
         """Learn from the events of this type and this name; None is a kind of its own."""
-        super().__init__(store)
+        super().__init__(store, most=_AT_ONCE)
         self._kind = storable(kind)
         self._name = storable(name)
         self.forget()
 
     def forget(self) -> None:
         """Know nothing."""
-        self._root = _Field()
+        self._root = _Field(many=False)
         self._read = self._unread = self._fields = 0
         self._more = False
 
@@ -151,36 +161,37 @@ class Shape(Learner):
         number, waiting = self._read, [(self._root, event)]
         while waiting:
             field, value = waiting.pop()
-            kind = _TYPES[type(value)]
-            if field.meet(kind, number):
-                field.changed_at = self.store.received_at(position)
-            if kind == "object":
-                for name, inner in value.items():
-                    child = field.fields.get(name) or self._new_field(field, name)
-                    if child is not None:
-                        waiting.append((child, inner))
-            elif kind == "array":
-                if value and (elements := field.elements or self._new_elements(field)):
-                    waiting += [(elements, each) for each in value]
-            elif len(field.examples) < _EXAMPLES:
-                field.show(value)
+            for child, inner in self._within(field, value):
+                kind = _TYPES[type(inner)]
+                if child.meet(kind, number):
+                    self._note_change(child, position)
+                if kind in _HOLDING:
+                    waiting.append((child, inner))
+                elif len(child.examples) < _EXAMPLES and inner not in child.examples:
+                    child.examples.append(inner)
 
-    def _new_field(self, field: _Field, name: str) -> _Field | None:
-        child = self._new()
-        if child is not None:
-            field.fields[name] = child
-        return child
+    def _within(self, field: _Field, value: Any) -> Iterator[tuple[_Field, Any]]:
+        """Yield what an object or a list holds, each with its field, as long as there is room."""
+        if isinstance(value, list):
+            elements = field.elements or (self._new_field(field, None) if value else None)
+            if elements is not None:
+                yield from ((elements, each) for each in value)
+            return
+        for name, inner in value.items():
+            child = field.fields.get(name) or self._new_field(field, name)
+            if child is not None:
+                yield child, inner
 
-    def _new_elements(self, field: _Field) -> _Field | None:
-        field.elements = self._new()
-        return field.elements
-
-    def _new(self) -> _Field | None:
+    def _new_field(self, field: _Field, name: str | None) -> _Field | None:
         if self._fields == MAX_FIELDS:
             self._more = True
             return None
         self._fields += 1
-        return _Field()
+        return field.grow(name)
+
+    def _note_change(self, field: _Field, position: int) -> None:
+        if field.changed_at is None and len(field.types.keys() - {"null"}) > 1:
+            field.changed_at = self.store.received_at(position)
 
     def schema(self) -> EventSchema | None:
         """Return what was learned; None where there was nothing to learn from."""
@@ -214,17 +225,13 @@ def _joined(path: str, name: str) -> str:
 
 
 def _seen(path: str, field: _Field, read: int) -> FieldSeen:
-    types = sorted(((kind, count) for kind, (count, _) in field.types.items()), key=_by_count)
+    types = sorted(field.types.items(), key=lambda each: (-each[1], each[0]))
     return FieldSeen(
         path=path,
         types=dict(types),
         count=field.count,
         share=field.count / read,
-        examples=tuple(field.examples),
+        examples=tuple(_example(each) for each in field.examples),
         changed=field.changed_at is not None,
         changed_at=field.changed_at,
     )
-
-
-def _by_count(each: tuple[str, int]) -> tuple[int, str]:
-    return -each[1], each[0]

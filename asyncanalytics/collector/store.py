@@ -31,7 +31,7 @@ from asyncanalytics.collector.records import (
     Verdict,
 )
 from asyncanalytics.collector.schema import PLACE_BITS, open_database
-from asyncanalytics.collector.search import Stretches, add_functions, condition, storable
+from asyncanalytics.collector.search import MOST, Stretches, add_functions, condition, storable
 
 if TYPE_CHECKING:
     import os
@@ -209,10 +209,13 @@ class Store:
                 page.append(each)
         return Page(page, more=False)
 
-    def stretches(self, where: Filter = EVERYTHING, *, newest_first: bool = False) -> Stretches:
+    def stretches(
+        self, where: Filter = EVERYTHING, *, newest_first: bool = False, most: int = MOST
+    ) -> Stretches:
         """Cut what is kept by now into stretches that are short to look through."""
         before = self.last + 1 if where.before is None else where.before
-        return Stretches(self._db, replace(where, before=before), newest_first=newest_first)
+        where = replace(where, before=before)
+        return Stretches(self._db, where, newest_first=newest_first, most=most)
 
     def positions(self, where: Filter) -> list[int]:
         """Return where the events are that the filter means."""

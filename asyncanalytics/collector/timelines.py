@@ -7,7 +7,7 @@ have traits, as only these would count anywhere else; the bad ones are shown amo
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncanalytics.collector.learning import Learner
 from asyncanalytics.collector.reading import parse, utf8_text
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncanalytics.collector.store import Found, Store
+
+_AT_ONCE: Final = 2_048  # events that are looked at before the loop runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +59,7 @@ class Identities(Learner):
 
     def __init__(self, store: Store) -> None:
         """Learn from the good calls."""
-        super().__init__(store, Filter(verdict="good"))
+        super().__init__(store, Filter(verdict="good"), most=_AT_ONCE)
         self.forget()
 
     def forget(self) -> None:
@@ -112,7 +114,7 @@ class Timelines:
         ids = self._identities.ids(storable(user))
         known = _Known()
         where = Filter(users=ids)
-        async for stretch in self._store.stretches(where):
+        async for stretch in self._store.stretches(where, most=_AT_ONCE):
             known.read(self._store, stretch)
         if not known.total:
             return None
