@@ -421,6 +421,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(value=json_values, name=st.text(), user=st.text())
 async def test_any_event_is_shown(value: Any, name: str, user: str) -> None:

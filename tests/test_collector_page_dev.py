@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as POSIX sends it")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as POSIX sends it"),
+]
 TOKEN = "a-token-that-opens-nothing"
 BROWSER = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
 
