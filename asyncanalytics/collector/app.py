@@ -159,10 +159,13 @@ class Collector:
         *,
         type: str | None = None,  # noqa: A002 - the protocol's name
         event: str | None = None,
+        name: str | None = None,
+        user: str | None = None,
         user_id: str | None = None,
         anonymous_id: str | None = None,
         message_id: str | None = None,
         verdict: Verdict | None = None,
+        text: str | None = None,
         since: str | None = None,
         limit: int | None = None,
     ) -> list[StoredEvent]:
@@ -170,10 +173,13 @@ class Collector:
         where = Filter(
             type=type,
             event=event,
+            name=name,
+            user=user,
             user_id=user_id,
             anonymous_id=anonymous_id,
             message_id=message_id,
             verdict=verdict,
+            text=text,
             since=since and utc_moment(since),
         )
         return stored_events(self._store.find(where, limit=limit))
@@ -194,10 +200,13 @@ class Collector:
         *,
         type: str | None = None,  # noqa: A002 - the protocol's name
         event: str | None = None,
+        name: str | None = None,
+        user: str | None = None,
         user_id: str | None = None,
         anonymous_id: str | None = None,
         message_id: str | None = None,
         verdict: Verdict | None = None,
+        text: str | None = None,
         since: str | None = None,
     ) -> int:
         """Forget the events that fulfil all that is given, and return how many.
@@ -207,10 +216,13 @@ class Collector:
         where = Filter(
             type=type,
             event=event,
+            name=name,
+            user=user,
             user_id=user_id,
             anonymous_id=anonymous_id,
             message_id=message_id,
             verdict=verdict,
+            text=text,
             since=since and utc_moment(since),
         )
         return self._store.delete(where)

@@ -40,6 +40,12 @@ def utc_moment(text: str) -> str:
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _some(text: str) -> str:
+    if not text:  # it would mean everything
+        raise ValueError("empty")
+    return text
+
+
 def one_of(*names: str) -> Reader:
     """Make a reader of one of these words."""
 
@@ -66,7 +72,8 @@ def number(most: int) -> Reader:
 
 FILTERS: Final[Mapping[str, Reader]] = {
     **dict.fromkeys(("type", "event", "name", "user", "user_id", "anonymous_id"), str),
-    **dict.fromkeys(("message_id", "text"), str),
+    "message_id": str,
+    "text": _some,
     "verdict": one_of("good", "bad"),
     "since": utc_moment,
     "after": position,
@@ -85,6 +92,7 @@ _FORMS: Final = {
     "order": "oldest or newest",
     "seconds": "a number from 1 to 3,600",
     "since": "a moment of ISO 8601",
+    "text": "some text",
     "verdict": "good or bad",
 }
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from starlette.datastructures import Headers
     from starlette.requests import Request
 
-MAX_DEPTH: Final = 250
-"""Levels of an event that can be kept: what writes JSON quickly has a limit of 254."""
+MAX_DEPTH: Final = 254
+"""Levels of an event that can be kept: as many as what writes JSON quickly can write."""
 _DRAIN: Final = 16 * 1024 * 1024
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _DIGITS: Final = bytes(48 if chr(each).isdecimal() else 32 for each in range(256))

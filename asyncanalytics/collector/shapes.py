@@ -108,6 +108,13 @@ class _Field:
         self.types[kind] = count + 1
         return not count
 
+    def show(self, value: Any) -> None:
+        """Take a value as an example, unless it is one already."""
+        if isinstance(value, str) and len(value) > _LONGEST_EXAMPLE:
+            value = value[: _LONGEST_EXAMPLE - 1] + "…"
+        if value not in self.examples:
+            self.examples.append(value)
+
     def grow(self, name: str | None) -> _Field:
         """Add a field within it; None is the elements of a list."""
         child = _Field(many=name is None or self.last_of is not None)
@@ -119,8 +126,6 @@ class _Field:
 
 
 def _example(value: Any) -> str:
-    if isinstance(value, str) and len(value) > _LONGEST_EXAMPLE:
-        value = value[: _LONGEST_EXAMPLE - 1] + "…"
     text = utf8_text(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 2 * _LONGEST_EXAMPLE else text[: 2 * _LONGEST_EXAMPLE - 1] + "…"
 
@@ -167,8 +172,8 @@ class Shape(Learner):
                     self._note_change(child, position)
                 if kind in _HOLDING:
                     waiting.append((child, inner))
-                elif len(child.examples) < _EXAMPLES and inner not in child.examples:
-                    child.examples.append(inner)
+                elif len(child.examples) < _EXAMPLES:
+                    child.show(inner)
 
     def _within(self, field: _Field, value: Any) -> Iterator[tuple[_Field, Any]]:
         """Yield what an object or a list holds, each with its field, as long as there is room."""

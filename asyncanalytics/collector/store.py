@@ -57,6 +57,7 @@ _INSERT_REQUEST: Final = (
     " path, headers) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_BEYOND: Final = 1 << 63 - PLACE_BITS  # no request has this number, or a larger one
 _INSERT_KEY: Final = "INSERT OR IGNORE INTO keys VALUES (?, ?)"
 _REQUEST_COLUMNS: Final = (
     *("received_at", "sent_at", "retry_count", "method", "path", "headers"),
@@ -266,7 +267,9 @@ class Store:
 
     def request(self, number: int) -> StoredRequest | None:
         """Return what a request looked like; None where there is none of this number."""
-        row = self._db.execute(_SELECT_REQUEST, (number,)).fetchone()
+        row = None
+        if number < _BEYOND:
+            row = self._db.execute(_SELECT_REQUEST, (number,)).fetchone()
         if row is None:
             return None
         first = number << PLACE_BITS
