@@ -6,7 +6,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, Final
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from asyncanalytics.collector.answers import Refused
 from asyncanalytics.collector.parameters import cursor, position
@@ -52,6 +52,10 @@ class EventSource(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and notice at once when the client is gone."""
+        if scope["method"] == "HEAD":  # which ends with the headers, though the stream would not
+            await self._chunks.aclose()
+            await Response(headers=dict(self.headers))(scope, receive, send)
+            return
         # Under later versions a client that is gone is noticed only when something is sent.
         asgi = {**scope.get("asgi", {}), "spec_version": "2.3"}
         async with contextlib.aclosing(self._chunks):
