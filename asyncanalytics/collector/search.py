@@ -57,13 +57,23 @@ def condition(where: Filter) -> tuple[str, list[Any]]:
             parts.append(sql)
             values.append(storable(value))
     if where.users is not None:
-        parts.append(f"(user_id IN ({_ONE_OF}) OR anonymous_id IN ({_ONE_OF}))")
-        values += [json.dumps([utf8_text(each) for each in where.users])] * 2
+        sql, ids = _is_one_of([utf8_text(each) for each in where.users])
+        parts.append(sql)
+        values += ids
     if where.text:
         sql, needles = _holds(where.text)
         parts.append(sql)
         values += needles
     return " AND ".join(parts) or "1", values
+
+
+def _is_one_of(ids: list[str]) -> tuple[str, list[str]]:
+    """Look for any of the ids: one value holds them all, but for those that SQLite would cut."""
+    cut = [each for each in ids if "\0" in each]
+    whole = json.dumps([each for each in ids if "\0" not in each])
+    tests = [f"user_id IN ({_ONE_OF})", f"anonymous_id IN ({_ONE_OF})"]
+    tests += ["? IN (user_id, anonymous_id)"] * len(cut)
+    return f"({' OR '.join(tests)})", [whole, whole, *cut]
 
 
 def _holds(text: str) -> tuple[str, list[str]]:

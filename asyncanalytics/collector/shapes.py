@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -163,9 +164,9 @@ class Shape(Learner):
                 self._walk(parse(payload).value, position)
 
     def _walk(self, event: Any, position: int) -> None:
-        number, waiting = self._read, [(self._root, event)]
+        number, waiting = self._read, deque([(self._root, event)])
         while waiting:
-            field, value = waiting.pop()
+            field, value = waiting.popleft()
             for child, inner in self._within(field, value):
                 kind = _TYPES[type(inner)]
                 if child.meet(kind, number):

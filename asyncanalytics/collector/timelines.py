@@ -152,7 +152,7 @@ class _Known:
             if kind == "identify":
                 self.traits.update(traits)
             else:
-                self._group(event["groupId"], traits, store.received_at(position) or "")
+                self._group(utf8_text(event["groupId"]), traits, store.received_at(position) or "")
 
     def _group(self, group_id: str, traits: dict[str, Any], moment: str) -> None:
         before = self.groups.get(group_id)
