@@ -414,6 +414,32 @@ def test_a_tree_is_bounded(value: Any) -> None:
     assert [each for each in nodes if each.kind == "cut" or "more characters" in each.text]
 
 
+async def test_pages_are_bounded(collector: Collector) -> None:
+    """Events whose every text is long make no page that a browser could not show."""
+    long = [f"{number}{chr(120) * 20_000}" for number in range(40)]
+    for each in long:
+        ids = {"userId": each, "anonymousId": f"a{each}"}
+        await send(
+            collector,
+            track(each, **ids, properties={each: each}, messageId=each),
+            {"type": "identify", "userId": "u1", "anonymousId": each, "messageId": "m"},
+            {"type": "group", "groupId": each, "userId": "u1", "messageId": "m"},
+        )
+    paths = ("/", "/page/names", "/page/users?id=u1", "/page/requests/1", f"/page/events/{FIRST}")
+    for path in paths:
+        assert len(await get(collector, path)) < 200_000, path
+
+
+async def test_deep_events_are_shown_as_they_came(collector: Collector) -> None:
+    """Text that would be mostly blanks once it is indented is not."""
+    await send(collector, track(properties=[nested(230)] * 60))
+    html = await get(collector, f"/page/events/{FIRST}")
+    assert len(html) < 300_000
+    raw = re.search(r'<pre id="raw">(.*?)</pre>', html, re.DOTALL)
+    assert raw is not None
+    assert json.loads(Page(raw[1]).text) == collector.events()[0].payload
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()

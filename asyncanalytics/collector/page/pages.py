@@ -133,6 +133,7 @@ class Pages:
             asked=asked,
             timeline=timeline,
             traits=tree(timeline.traits),
+            most=_PAGE,
             events=[Row(each) for each in timeline.events],
             older=timeline.events[-1].position if timeline.more else None,
         )

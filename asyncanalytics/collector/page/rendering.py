@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from asyncanalytics.collector.page.assets import Assets
     from asyncanalytics.collector.page.rows import Row
 
+_LONGEST: Final = 200  # characters of a name or an id
 _FOLDER: Final = Path(__file__).with_name("templates")
 
 
@@ -46,6 +47,11 @@ class Templates:
         """Return rows as the live page has them, marked as new."""
         macros: Any = self._environment.get_template("macros.html").module
         return utf8_text("".join(macros.row(each, new=True) for each in rows))
+
+
+def _cut(text: str) -> str:
+    """Return the beginning of a text that may be as long as an event."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _clock(moment: str) -> str:
@@ -84,6 +90,7 @@ _FILTERS: Final[dict[str, Callable[..., str]]] = {
     "brief": _brief,
     "clock": _clock,
     "count": _count,
+    "cut": _cut,
     "date": _date,
     "members": members,
     "percent": _percent,

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncanalytics.collector.reading import parse
+from asyncanalytics.collector.reading import parse, utf8_text
 from asyncanalytics.collector.schema import PLACE_BITS
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _MAX_READ: Final = 64 * 1024
 _MAX_MEMBERS: Final = 8
 _MAX_VALUE: Final = 40
 _MAX_TITLE: Final = 200
+_MAX_GROWTH: Final = 8
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Row:
     def title(self) -> str:
         """What stands for it in a list."""
         if self.type == "alias":
-            return f"{_brief(self._glance.get('previousId'))} → {self.user_id}"[:_MAX_TITLE]
+            previous = _brief(self._glance.get("previousId"))
+            return f"{previous} → {self.user_id}"[:_MAX_TITLE]
         if self.name:
             return str(self.name)[:_MAX_TITLE]
         traits = self._glance.get("traits")
@@ -90,13 +92,26 @@ class Row:
     @cached_property
     def text(self) -> str:
         """Its JSON, to be copied."""
-        return json.dumps(self.payload, indent=2, ensure_ascii=False)
+        return _indented(self.payload, _MAX_GROWTH * self.size) or utf8_text(
+            self.found.payload.decode()
+        )
+
+
+def _indented(value: Any, most: int) -> str | None:
+    """Write JSON for people; None where it is so deep that it would be mostly blanks."""
+    parts, size = [], 0
+    for part in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            return None
+    return "".join(parts)
 
 
 def members(said: Mapping[str, Any]) -> str:
     """Return the first of some members in one line."""
     shown = islice(said.items(), _MAX_MEMBERS)
-    return "  ".join(f"{name}={_brief(value)}" for name, value in shown)
+    return "  ".join(f"{_brief(name)}={_brief(value)}" for name, value in shown)
 
 
 def _brief(value: Any) -> str:
