@@ -184,7 +184,7 @@ async def test_pixel_without_an_event(collector: Collector, query: str) -> None:
         ("GET", "/v1/batch", 405),
         ("POST", "/v1/unknown", 404),
         ("POST", "/v1/batch/", 404),
-        ("GET", "/", 404),
+        ("POST", "/", 405),
         ("OPTIONS", "/v1/batch", 405),
     ],
 )
@@ -664,7 +664,7 @@ async def test_a_message_id_among_many_requests(collector: Collector) -> None:
 
 
 WRONG_QUERIES = (
-    "limit=0 limit=1001 limit=x limit=² after=x after=AAAAAAAAAAAA since=now verdict=ugly user=u1"
+    "limit=0 limit=1001 limit=x limit=² after=x after=AAAAAAAAAAAA since=now verdict=ugly usr=u1"
     " type=page&type=track"
 )
 

@@ -49,7 +49,7 @@ FAMILIES = FLOORS["middleware"]
 FACE = FLOORS["asyncanalytics"]
 OPTIONAL = {
     *("arq", "celery", "django", "fastapi", "faststream", "gunicorn", "litestar", "taskiq"),
-    *("cryptography", "duckdb", "h2", "httpx2", "isal", "jmespath", "jwt"),
+    *("cryptography", "duckdb", "h2", "httpx2", "isal", "jinja2", "jmespath", "jwt"),
     *("rich", "starlette", "tree_sitter", "tree_sitter_toml", "typer"),
     *("uvicorn", "uvicorn_worker"),
 }

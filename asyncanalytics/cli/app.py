@@ -11,11 +11,13 @@ from asyncanalytics._version import __version__
 from asyncanalytics.cli import calls, spool
 from asyncanalytics.cli.collect import collect
 from asyncanalytics.cli.demo import demo
+from asyncanalytics.cli.dev import dev
 from asyncanalytics.cli.exits import EPILOG, Exit, code_of
 from asyncanalytics.cli.feed import send
 from asyncanalytics.cli.output import complain, say
 from asyncanalytics.cli.route import route
 from asyncanalytics.cli.systems import endpoints
+from asyncanalytics.cli.tail import tail
 from asyncanalytics.errors import AnalyticsError
 
 app: typer.Typer = typer.Typer(
@@ -48,7 +50,7 @@ def main(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Try it": (demo, collect),
+    "Try it": (demo, dev, collect, tail),
     "Send": (*calls.COMMANDS, send, route),
     "Look up": (endpoints,),
 }

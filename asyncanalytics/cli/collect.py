@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,14 +19,16 @@ import typer
 
 from asyncanalytics.cli.exits import Exit, Failure
 from asyncanalytics.cli.options import Json
-from asyncanalytics.cli.output import note, print_json, printable, say
-from asyncanalytics.cli.reading import Reader
+from asyncanalytics.cli.output import note, print_json, say
+from asyncanalytics.cli.reading import BEGINNING, Gone, Reader
+from asyncanalytics.cli.tail import show_event
 
 if TYPE_CHECKING:
     from asyncanalytics.collector import Collector
 
+Begun = Callable[[str, str | None], None]
+
 _FAULTS = "Faults, to see what your own app does when the endpoint is down"
-_EVERY = 0.2  # seconds between two looks for new events
 
 Host = Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")]
 Port = Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="0 takes a free one.")]
@@ -51,6 +53,16 @@ Hosts = Annotated[
 HowBad = Annotated[
     Literal["lenient", "strict", "partial"],
     typer.Option(help="How bad events are answered: with 200, with 400, or with 207."),
+]
+ReadToken = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        envvar="ASYNCANALYTICS_READ_TOKEN",
+        help="Demand it of who reads. Beyond loopback one is made unless given.",
+        show_default=False,
+    ),
 ]
 Tail = Annotated[bool, typer.Option("--tail", help="Show events as they arrive.")]
 FailStatus = Annotated[
@@ -103,6 +115,7 @@ def collect(
     write_key: Keys = None,
     allow_host: Hosts = None,
     mode: HowBad = "lenient",
+    token: ReadToken = None,
     tail: Tail = False,
     json: Json = False,
     fail_status: FailStatus = None,
@@ -116,9 +129,9 @@ def collect(
 ) -> None:
     """Run a collector: an endpoint of your own, for tests and for trying things out.
 
-    It takes what a Segment-compatible endpoint takes, keeps it, and gives it back as JSON. Ctrl-C
-    ends it. With --json the first line says where it listens, each event of --tail is a line, and
-    the last line has the figures.
+    It takes what a Segment-compatible endpoint takes, keeps it, shows it in a browser, and gives
+    it back as JSON. Ctrl-C ends it. With --json the first line says where it listens, each event
+    of --tail is a line, and the last line has the figures.
     """
     fault = _fault(
         fail_status,
@@ -129,13 +142,45 @@ def collect(
         count=fail_count,
         after=fail_after,
     )
-    with _collector(
-        path, write_keys=write_key or None, allowed_hosts=allow_host, mode=mode, seed=seed
-    ) as collector:
+    run_collector(
+        path,
+        host,
+        port,
+        beside=_tailing(json=json) if tail else contextlib.nullcontext(nothing_beside),
+        fault=fault,
+        json=json,
+        write_keys=write_key or None,
+        allowed_hosts=allow_host,
+        mode=mode,
+        read_token=token,
+        seed=seed,
+    )
+
+
+def run_collector(
+    path: Path | None,
+    host: str,
+    port: int,
+    *,
+    beside: AbstractContextManager[Begun],
+    fault: dict[str, Any] | None = None,
+    json: bool = False,
+    **settings: Any,
+) -> None:
+    """Run a collector until Ctrl-C.
+
+    What `beside` gives is called once with the address and with the token that reading needs;
+    it is left before the figures are said.
+    """
+    with _collector(path, **settings) as collector:
         _misbehave(collector, fault)
-        with _tailing(json=json) if tail else contextlib.nullcontext(_no_tail) as start_tail:
-            _run(collector, host, port, _on_start(start_tail, json=json))
+        with beside as begun:
+            _run(collector, host, port, _on_start(collector, begun, json=json))
         _say_goodbye(collector, json=json)
+
+
+def nothing_beside(_: str, __: str | None) -> None:
+    """Do nothing once the collector runs."""
 
 
 def _fault(status: int | None, delay: float, **more: Any) -> dict[str, Any] | None:
@@ -190,25 +235,31 @@ def _run(collector: "Collector", host: str, port: int, on_start: Callable[[str],
         raise Failure(problem, Exit.CONFIGURATION) from None
 
 
-def _on_start(start_tail: Callable[[str], None], *, json: bool) -> Callable[[str], None]:
+def _on_start(collector: "Collector", begun: Begun, *, json: bool) -> Callable[[str], None]:
     def on_start(url: str) -> None:
+        token = collector.read_token
         if json:
-            print_json({"listening": url})
+            print_json({"listening": url} | ({"read_token": token} if token else {}))
         else:
-            _say_hello(url)
-        start_tail(url)
+            _say_hello(url, token)
+        begun(url, token)
 
     return on_start
 
 
-def _say_hello(url: str) -> None:
+def _say_hello(url: str, token: str | None) -> None:
     say(("collecting", "bold green"), f" on {url} until Ctrl-C")
     say(("  send  ", "bold"), f'AsyncClient("any-key", endpoint="{url}")')
     say(
         ("        ", "bold"),
         f"asyncanalytics track Hello --user-id u1 --write-key any-key --endpoint {url}",
     )
-    say(("  read  ", "bold"), f"curl '{url}/events?limit=10'   curl {url}/stats")
+    if token is None:
+        say(("  read  ", "bold"), f"{url}   asyncanalytics tail {url}")
+        say(("        ", "bold"), f"curl '{url}/events?limit=10'   curl {url}/stats")
+    else:  # whoever has this address can read everything
+        say(("  read  ", "bold"), f"{url}/?token={token}")
+        say(("        ", "bold"), f"curl -H 'Authorization: Bearer {token}' {url}/stats")
 
 
 def _say_goodbye(collector: "Collector", *, json: bool) -> None:
@@ -224,56 +275,32 @@ def _say_goodbye(collector: "Collector", *, json: bool) -> None:
 # ----------------------------------------------------------------------------------------- tail
 
 
-def _no_tail(_: str) -> None:
-    """Show nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    stop: threading.Event
-    json: bool
-
-    def run(self, url: str) -> None:
-        reader, since = Reader(url), datetime.now(UTC).isoformat()
-        while not self.stop.wait(_EVERY):
-            try:
-                for event in reader.events(since=since):
-                    print_json(event) if self.json else _show(event)
-            except BrokenPipeError:
-                _thread.interrupt_main()  # nobody reads any more: end as with Ctrl-C
-                return
-            except Failure:
-                pass  # the collector ends before its tail, which is no news
+def _run_tail(url: str, token: str | None, *, json: bool) -> None:
+    reader, since = Reader(url, token=token), datetime.now(UTC).isoformat()
+    show = print_json if json else show_event
+    # The collector ends before its tail, which is no news.
+    with contextlib.suppress(Failure, Gone), contextlib.closing(reader):
+        try:
+            for told in reader.stream(BEGINNING, since=since):
+                if told.event is not None:
+                    show(told.event)
+        except (BrokenPipeError, SystemExit):  # rich makes the one of the other
+            _thread.interrupt_main()  # nobody reads any more: end as with Ctrl-C
 
 
 @contextlib.contextmanager
-def _tailing(*, json: bool) -> Iterator[Callable[[str], None]]:
-    tail = _Tail(threading.Event(), json)
+def _tailing(*, json: bool) -> Iterator[Begun]:
     threads: list[threading.Thread] = []
 
-    def start(url: str) -> None:
-        thread = threading.Thread(target=tail.run, args=(url,), daemon=True)
+    def start(url: str, token: str | None) -> None:
+        thread = threading.Thread(
+            target=_run_tail, args=(url, token), kwargs={"json": json}, daemon=True
+        )
         thread.start()
         threads.append(thread)
 
     try:
         yield start
     finally:
-        tail.stop.set()
         for thread in threads:
             thread.join(1.0)
-
-
-def _show(event: dict[str, Any]) -> None:
-    good = event["verdict"] == "good"
-    when = event["received_at"].partition("T")[2].rstrip("Z")
-    who = event["user_id"] or event["anonymous_id"] or "nobody"
-    what = event["event"] or event["payload"].get("name") or event["payload"].get("groupId") or ""
-    say(
-        (when, "dim"),
-        ("  good " if good else "  bad  ", "green" if good else "bold red"),
-        f" {printable(event['type'] or 'unknown'):<8} ",
-        (printable(str(who)), "cyan"),
-        f"  {printable(str(what))}",
-        ("" if good else f"  {event['reason']}", "red"),
-    )

@@ -14,7 +14,7 @@ from asyncanalytics.errors import MissingExtra
 try:
     from asyncanalytics.collector.app import Collector
 except ModuleNotFoundError as _error:
-    if (_error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+    if (_error.name or "").partition(".")[0] not in ("jinja2", "starlette", "uvicorn"):
         raise
     raise MissingExtra("the collector", "collector") from _error
 

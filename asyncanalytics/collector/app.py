@@ -11,17 +11,25 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from asyncanalytics.collector import serving
+from asyncanalytics.collector.access import Access, is_loopback
 from asyncanalytics.collector.answers import EXCEPTION_HANDLERS, Mode
 from asyncanalytics.collector.faults import Fault, Faults
 from asyncanalytics.collector.guard import Guard
+from asyncanalytics.collector.insights import Insights
 from asyncanalytics.collector.intake import Intake, KeyRing
+from asyncanalytics.collector.page import Pages
+from asyncanalytics.collector.parameters import utc_moment
 from asyncanalytics.collector.paths import intake_routes
 from asyncanalytics.collector.reading import Caps
 from asyncanalytics.collector.records import CollectorStats, Filter, StoredEvent, Verdict
+from asyncanalytics.collector.reports import Reports
 from asyncanalytics.collector.store import Store, stored_events
-from asyncanalytics.collector.views import Views, utc_moment
+from asyncanalytics.collector.stream import Stream
+from asyncanalytics.collector.views import HEALTH, Views
+from asyncanalytics.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -46,6 +54,8 @@ class Collector:
       the host that is served; `"*"` lets in any.
     - `max_body`, `max_inflated`: bytes of a request's body as it comes and inflated; more is
       answered with 413. Below 500 KB they come before the protocol's own limits.
+    - `read_token`: what must be known to read, and to rule; 16 characters at least. None: made
+      by chance, and demanded, when the collector is served to other machines.
     - `seed`: makes the share of a fault repeatable.
 
     It is used from one thread at a time. `close()` it, or use it as a context manager.
@@ -60,6 +70,7 @@ class Collector:
         allowed_hosts: Iterable[str] | None = None,
         max_body: int = MAX_BODY,
         max_inflated: int = MAX_INFLATED,
+        read_token: str | None = None,
         seed: int | None = None,
     ) -> None:
         """Open the store; ValueError for a setting or a file that cannot be used."""
@@ -68,18 +79,30 @@ class Collector:
             max_body=_positive("max_body", max_body),
             max_inflated=_positive("max_inflated", max_inflated),
         )
-        keys = KeyRing(_names("write_keys", write_keys))
+        names = _names("write_keys", write_keys)
+        keys = KeyRing(names)
+        self._has_keys = bool(names)
         self._mode, self._path = mode, path
         self._store = Store(path)
         self._faults = Faults(seed)
         intake = Intake(self._store, self._faults, keys=keys, mode=mode, caps=caps)
+        self._stream = Stream(self._store)
+        self._insights = Insights(self._store)
+        intakes = intake_routes(intake)
         self._app = Starlette(
-            routes=[*intake_routes(intake), *Views(self._store, self._faults, caps).routes()],
+            routes=[
+                *intakes,
+                *Views(self._store, self._stream, self._faults, caps).routes(),
+                *Reports(self._store, self._insights).routes(),
+                *Pages(self._store, self._stream, self._insights).routes(),
+            ],
             exception_handlers=EXCEPTION_HANDLERS,
             lifespan=self._lifespan,
         )
         self._app.router.redirect_slashes = False  # clients follow no redirects
-        self._guard = Guard(self._app, _names("allowed_hosts", allowed_hosts) or ())
+        open_paths = [HEALTH, *(each.path for each in intakes if isinstance(each, Route))]
+        self._access = Access(self._app, open_paths=open_paths, token=read_token)
+        self._guard = Guard(self._access, _names("allowed_hosts", allowed_hosts) or ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI wants it."""
@@ -133,10 +156,13 @@ class Collector:
         *,
         type: str | None = None,  # noqa: A002 - the protocol's name
         event: str | None = None,
+        name: str | None = None,
+        user: str | None = None,
         user_id: str | None = None,
         anonymous_id: str | None = None,
         message_id: str | None = None,
         verdict: Verdict | None = None,
+        text: str | None = None,
         since: str | None = None,
         limit: int | None = None,
     ) -> list[StoredEvent]:
@@ -144,10 +170,13 @@ class Collector:
         where = Filter(
             type=type,
             event=event,
+            name=name,
+            user=user,
             user_id=user_id,
             anonymous_id=anonymous_id,
             message_id=message_id,
             verdict=verdict,
+            text=text,
             since=since and utc_moment(since),
         )
         return stored_events(self._store.find(where, limit=limit))
@@ -168,10 +197,13 @@ class Collector:
         *,
         type: str | None = None,  # noqa: A002 - the protocol's name
         event: str | None = None,
+        name: str | None = None,
+        user: str | None = None,
         user_id: str | None = None,
         anonymous_id: str | None = None,
         message_id: str | None = None,
         verdict: Verdict | None = None,
+        text: str | None = None,
         since: str | None = None,
     ) -> int:
         """Forget the events that fulfil all that is given, and return how many.
@@ -181,10 +213,13 @@ class Collector:
         where = Filter(
             type=type,
             event=event,
+            name=name,
+            user=user,
             user_id=user_id,
             anonymous_id=anonymous_id,
             message_id=message_id,
             verdict=verdict,
+            text=text,
             since=since and utc_moment(since),
         )
         return self._store.delete(where)
@@ -206,9 +241,11 @@ class Collector:
 
         The block gets the base URL, such as `http://127.0.0.1:45123`; port 0 takes a free one.
         No signal handler is installed. It may be served again afterwards, with what it has kept.
+        Other machines can reach a host that is not loopback: that needs `write_keys`, else it is
+        a ConfigurationError, and from then on reading needs the `read_token`.
         """
-        self._guard.allow(host)
-        return serving.serve(self, host=host, port=port)
+        self._open_to(host)
+        return serving.serve(self, host=host, port=port, on_stop=self._stream.close)
 
     def run(
         self,
@@ -217,9 +254,30 @@ class Collector:
         *,
         on_start: Callable[[str], Any] | None = None,
     ) -> None:
-        """Serve until SIGINT or SIGTERM. `on_start` gets the base URL once it can be used."""
+        """Serve until SIGINT or SIGTERM. `on_start` gets the base URL once it can be used.
+
+        A host that is not loopback needs what it needs in `serve`.
+        """
+        self._open_to(host)
+        serving.run(self, host=host, port=port, on_start=on_start, on_stop=self._stream.close)
+
+    def _open_to(self, host: str) -> None:
+        if not is_loopback(host):
+            if not self._has_keys:
+                raise ConfigurationError(
+                    f"other machines can reach {host or 'every address'}, so that not everyone may"
+                    " send: give write_keys (--write-key), or serve on 127.0.0.1"
+                )
+            self._access.demand()
         self._guard.allow(host)
-        serving.run(self, host=host, port=port, on_start=on_start)
+
+    @property
+    def read_token(self) -> str | None:
+        """What reading needs, as `Authorization: Bearer TOKEN`; None while it needs nothing.
+
+        In a browser, `URL/?token=TOKEN` opens the pages.
+        """
+        return self._access.token
 
     def __repr__(self) -> str:
         """Say where events are kept and how they are answered; never a key."""

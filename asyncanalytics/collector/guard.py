@@ -7,6 +7,7 @@ request (the Origin is checked wherever there is one). No answer carries a CORS 
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -21,17 +22,27 @@ if TYPE_CHECKING:
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 ANY_HOST: Final = "*"
+_ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - to know it, not to bind it
+
+POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        *(f"{each}-src 'self'" for each in ("script", "style", "img", "connect")),
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+"""Pages load what this collector serves, and nothing that stands in the page itself: where a
+text from an event were taken for markup after all, it would do nothing."""
 
 SECURITY_HEADERS: Final = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
 )
+_KEPT_NOWHERE: Final = (b"cache-control", b"no-store")
 
 
 def host_name(host: str) -> str:
@@ -47,9 +58,15 @@ class Guard:
         """Let in the loopback names and the given ones; `"*"` lets in any."""
         self._app = app
         self._allowed = {*LOOPBACK, *(each.lower() for each in allowed_hosts)}
+        self._any_address = False
 
     def allow(self, host: str) -> None:
-        """Let in one more host: a name or an address, without a port."""
+        """Let in one more host: a name or an address, without a port.
+
+        The address that stands for all of a machine's lets in any address: what a name was
+        made to resolve to is never asked for by address.
+        """
+        self._any_address |= host in _ANY_ADDRESS
         self._allowed.add(f"[{host}]" if ":" in host else host.lower())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +87,19 @@ class Guard:
         return None
 
     def _knows(self, host: str) -> bool:
-        return ANY_HOST in self._allowed or host_name(host) in self._allowed
+        name = host_name(host)
+        return (
+            ANY_HOST in self._allowed
+            or name in self._allowed
+            or (self._any_address and _is_address(name))
+        )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(ip_address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return False
 
 
 def _same_origin(origin: str, host: str) -> bool:
@@ -84,7 +113,10 @@ def _same_origin(origin: str, host: str) -> bool:
 def _with_security_headers(send: Send) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+            headers = [*message.get("headers", ()), *SECURITY_HEADERS]
+            if all(name != b"cache-control" for name, _ in headers):  # the page's own files have it
+                headers.append(_KEPT_NOWHERE)
+            message["headers"] = headers
         await send(message)
 
     return send_with_headers

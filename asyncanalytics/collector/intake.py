@@ -23,7 +23,9 @@ from asyncanalytics.collector.envelope import (
     pixel_body,
 )
 from asyncanalytics.collector.judge import CALLS, MAX_BATCH_EVENTS, Reason, judge
+from asyncanalytics.collector.masking import masked, masked_headers, masked_path
 from asyncanalytics.collector.reading import Body, Caps, read_body, take_key, utf8_text
+from asyncanalytics.collector.records import NAME_FIELDS
 from asyncanalytics.collector.store import EventRow, RequestRow, Store
 
 if TYPE_CHECKING:
@@ -42,23 +44,37 @@ class KeyRing:
         """Let in these keys; None lets in every request, with a key or without."""
         self._digests = None if write_keys is None else {_digest(each) for each in write_keys}
 
-    def fingerprints(self) -> Callable[[str | None], str | None]:
-        """Return a function for one request: a key to its fingerprint, or `Refused` with 401."""
-        known: dict[str | None, str | None] = {}
-
-        def fingerprint(key: str | None) -> str | None:
-            if key not in known:
-                known[key] = self._check(key)
-            return known[key]
-
-        return fingerprint
-
-    def _check(self, key: str | None) -> str | None:
+    def check(self, key: str | None) -> str | None:
+        """Return the key's fingerprint, or raise `Refused` with 401."""
         digest = None if key is None else _digest(key)
         if self._digests is not None and digest not in self._digests:
             reason = "missing_write_key" if key is None else "unknown_write_key"
             raise Refused(401, reason, "every request needs a write key that this collector knows")
         return digest and digest[:12]
+
+
+class Keys:
+    """The keys of one request, each checked once."""
+
+    def __init__(self, ring: KeyRing) -> None:
+        """Check against this ring."""
+        self._check = ring.check
+        self._prints: dict[str | None, str | None] = {}
+
+    def fingerprint(self, key: str | None) -> str | None:
+        """Return the key's fingerprint, or raise `Refused` with 401."""
+        if key not in self._prints:
+            self._prints[key] = None  # a key that is refused is hidden as well
+            self._prints[key] = self._check(key)
+        return self._prints[key]
+
+    def plain(self) -> list[str]:
+        """Return the keys themselves, to hide them."""
+        return [key for key in self._prints if key is not None]
+
+    def masks(self) -> dict[str, str]:
+        """Return what may be shown of each, by its fingerprint."""
+        return {each: masked(key) for key, each in self._prints.items() if key and each}
 
 
 def _digest(key: str) -> str:
@@ -107,28 +123,32 @@ class Intake:
         await fault.wait(request.receive)
         if not fault.answers:
             return self._work(request, route, body)
-        self._store.add(_request_row(request, body, status=fault.answered))
+        row = _request_row(request, body, status=fault.answered, keys=Keys(self._keys))
+        self._store.add(row)
         return fault.response()
 
     def _work(
         self, request: Request, route: Route, body: Body | Refused, fault: Fault | None = None
     ) -> Response:
         """Judge, keep and answer; a fault is what the client will be told in its place."""
+        keys = Keys(self._keys)
         try:
             delivery = open_envelope(request, route, body)
-            rows = list(self._judged(delivery))
+            rows = list(self._judged(delivery, keys.fingerprint))
         except Refused as refused:
-            self._store.add(_request_row(request, body, status=_told(refused.status, fault)))
+            told = _told(refused.status, fault)
+            self._store.add(_request_row(request, body, status=told, keys=keys))
             return refused.response()
         bad = [row for row in rows if row[3] is not None]
         answer = self._answer(route, bad)
         told = _told(answer.status_code, fault)
-        row = _request_row(request, body, status=told, sent_at=delivery.sent_at)
+        row = _request_row(request, body, status=told, keys=keys, sent_at=delivery.sent_at)
         self._store.add(row, bad if bad and self._mode == "strict" else rows)
         return answer
 
-    def _judged(self, delivery: Delivery) -> Iterator[EventRow]:
-        fingerprint = self._keys.fingerprints()
+    def _judged(
+        self, delivery: Delivery, fingerprint: Callable[[str | None], str | None]
+    ) -> Iterator[EventRow]:
         if delivery.key is not None or not delivery.events:
             fingerprint(delivery.key)  # refuses a request whose own key is unknown
         excess: Reason | None = None
@@ -153,8 +173,9 @@ def _told(status: int, fault: Fault | None) -> int:
 
 
 def _request_row(
-    request: Request, body: Body | Refused, *, status: int, sent_at: str | None = None
+    request: Request, body: Body | Refused, *, status: int, keys: Keys, sent_at: str | None = None
 ) -> RequestRow:
+    plain = keys.plain()
     count = request.headers.get("x-retry-count", "")
     is_count = count.isdecimal() and len(count) <= _MAX_RETRY_COUNT_DIGITS
     return RequestRow(
@@ -162,7 +183,12 @@ def _request_row(
         sent_at=sent_at,
         retry_count=int(count) if is_count else None,
         bytes=0 if isinstance(body, Refused) else body.received,
+        inflated=None if isinstance(body, Refused) else len(body.data),
         status=status,
+        method=request.method,
+        path=masked_path(request, plain),
+        headers=masked_headers(request.headers.items(), plain),
+        masks=keys.masks(),
     )
 
 
@@ -175,7 +201,7 @@ def _row(
     place: int, event: Any, reason: Reason | None, fingerprint: str | None, payload: bytes
 ) -> EventRow:
     if not isinstance(event, dict):
-        return place, None, None, reason, None, None, None, fingerprint, payload
+        return place, None, None, reason, None, None, None, None, fingerprint, payload
     kind = _text(event.get("type"))
     return (
         place,
@@ -185,6 +211,7 @@ def _row(
         _text(event.get("userId")),
         _text(event.get("anonymousId")),
         _text(event.get("event")),
+        _text(event.get(NAME_FIELDS.get(kind or "", "event"))),
         fingerprint,
         payload,
     )

@@ -18,11 +18,13 @@ import orjson
 from asyncanalytics.collector.answers import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from starlette.datastructures import Headers
     from starlette.requests import Request
 
+MAX_DEPTH: Final = 254
+"""Levels of an event that can be kept: as many as what writes JSON quickly can write."""
 _DRAIN: Final = 16 * 1024 * 1024
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _DIGITS: Final = bytes(48 if chr(each).isdecimal() else 32 for each in range(256))
@@ -183,10 +185,35 @@ def _finite_float(text: str) -> float:
 
 
 def _dump_slowly(value: Any) -> bytes:
+    if _is_deeper(value, MAX_DEPTH):  # what is kept can be read whatever the stack is then
+        raise ValueError("nested too deep")
     try:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:  # UTF-8 has no lone surrogates: they stay escaped
         return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth + 1):
+        level = [inner for each in level for inner in _inner(each)]
+        if not level:
+            return False
+    return True
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def dump(value: Any) -> bytes:
+    """Write what `parse` gave, or a part of it, as compact JSON, whatever its numbers and texts."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return _dump_slowly(value)
 
 
 def utf8_text(text: str) -> str:
@@ -215,11 +242,17 @@ def request_key(headers: Headers, *, plain: bool) -> str | None:
 
 
 def _basic_user(encoded: str) -> str:
+    user, password = basic_credentials(encoded) or ("", "")
+    return user if user and not password else _bad_authorization()
+
+
+def basic_credentials(encoded: str) -> tuple[str, str] | None:
+    """Return the user name and the password of Basic; None for what is not of that form."""
     try:
         user, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:
-        return _bad_authorization()
-    return user if user and colon and not password else _bad_authorization()
+        return None
+    return (user, password) if colon else None
 
 
 def _bad_authorization() -> NoReturn:

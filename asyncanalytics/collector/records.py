@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Verdict = Literal["good", "bad"]
+
+NAME_FIELDS: Final = {"page": "name", "screen": "name", "group": "groupId"}
+"""The field that holds a call's name; of the other calls it is `event`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,10 +38,42 @@ class StoredEvent:
     anonymous_id: str | None
     event: str | None
     """The name of a tracked event."""
+    name: str | None
+    """The name of a tracked event, of a page or of a screen; of a group its groupId."""
     key_fingerprint: str | None
     """The first 12 hex digits of the write key's SHA-256; None where there was no key."""
+    key_mask: str | None
+    """The write key with all but its last four characters hidden; a short one altogether."""
     retry_count: int | None
     """The request's X-Retry-Count."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredRequest:
+    """What one ingest request looked like. Keys are masked.
+
+    Where an earlier version kept the request, what that did not keep is None.
+    """
+
+    number: int
+    """The `batch_id` of its events."""
+    received_at: str
+    sent_at: str | None
+    retry_count: int | None
+    method: str | None
+    path: str | None
+    """With its query, values that may be keys hidden; a pixel's without, since it is the event."""
+    headers: tuple[tuple[str, str], ...] | None
+    """In the order of their arrival; names in lower case, values that may be keys masked."""
+    bytes: int
+    """Of the body as it came."""
+    inflated: int | None
+    """Bytes of the body's JSON; None also where it was refused before it was read."""
+    status: int
+    """What it was answered; 0 is a dropped connection."""
+    events: int
+    """How many of its events are kept, and how many of these are bad."""
+    bad: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +82,24 @@ class Filter:
 
     type: str | None = None
     event: str | None = None
+    name: str | None = None
+    """The name of a track, a page or a screen, or the groupId of a group."""
+    user: str | None = None
+    """The userId or the anonymousId."""
+    users: tuple[str, ...] | None = None
+    """One of these is the userId or the anonymousId."""
     user_id: str | None = None
     anonymous_id: str | None = None
     message_id: str | None = None
     verdict: Verdict | None = None
+    text: str | None = None
+    """Somewhere in the payload, in capitals or not."""
     since: str | None = None
     """Received at this moment or later; written as `received_at` is."""
     after: int | None = None
     """Stored after the event at this position."""
+    before: int | None = None
+    """Stored before the event at this position."""
 
 
 EVERYTHING = Filter()

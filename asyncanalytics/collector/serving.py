@@ -20,6 +20,7 @@ from asyncanalytics.collector.faults import ABORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -47,17 +48,20 @@ def _abortable(app: ASGIApp, abort: Callable[[], None]) -> ASGIApp:
 
 
 @contextlib.asynccontextmanager
-async def serve(app: ASGIApp, *, host: str, port: int) -> AsyncIterator[str]:
+async def serve(
+    app: ASGIApp, *, host: str, port: int, on_stop: Callable[[], None] = lambda: None
+) -> AsyncIterator[str]:
     """Serve the app until the block ends, and give its base URL.
 
-    OSError where the address cannot be had. At the end requests under way have a second.
+    OSError where the address cannot be had. At the end `on_stop` is called once no more requests
+    begin, for it to end those that would last; those under way have a second.
     """
     with contextlib.closing(_listen(host, port)) as listener:
         server = await _start(app, listener)
         try:
             yield _url(listener)
         finally:
-            await _stop(server)
+            await _stop(server, on_stop)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -97,13 +101,14 @@ def _config(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-async def _stop(server: uvicorn.Server) -> None:
+async def _stop(server: uvicorn.Server, on_stop: Callable[[], None]) -> None:
     # Not server.shutdown(): it polls, and complains aloud of what it has to cut off.
     state = server.server_state
     for each in server.servers:
         each.close()
     for connection in list(state.connections):
         connection.shutdown()
+    on_stop()
     if state.tasks:
         await asyncio.wait(state.tasks, timeout=_GRACE)
     for connection in list(state.connections):
@@ -115,15 +120,24 @@ async def _stop(server: uvicorn.Server) -> None:
     await asyncio.sleep(0)  # before Python 3.12 the line above does not wait for connections
 
 
-def run(app: ASGIApp, *, host: str, port: int, on_start: Callable[[str], Any] | None) -> None:
+def run(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    on_start: Callable[[str], Any] | None,
+    on_stop: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until SIGINT or SIGTERM, and return then."""
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(app, host, port, on_start))
+        asyncio.run(_run(serve(app, host=host, port=port, on_stop=on_stop), on_start))
 
 
-async def _run(app: ASGIApp, host: str, port: int, on_start: Callable[[str], Any] | None) -> None:
+async def _run(
+    served: AbstractAsyncContextManager[str], on_start: Callable[[str], Any] | None
+) -> None:
     stop = asyncio.Event()
-    async with serve(app, host=host, port=port) as url:
+    async with served as url:
         # asyncio.run() itself turns SIGINT into a cancellation; Windows has no SIGTERM to handle.
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -5,84 +5,70 @@ grows, is never given twice (the numbers are AUTOINCREMENT) and needs no column 
 the batch. A file is in WAL mode with `synchronous=NORMAL`: what was answered survives the end
 of the process, and all but the last moments a loss of power.
 
-The index of the messageIds is kept apart for each run of 16 requests. They come in no order,
-so in one index over all of them each event would change a page of its own. A messageId is looked
-for in every run, which takes microseconds each.
-
-Calls are short and block: an event costs microseconds. Write keys never get here.
+Keeping is short and blocks: an event costs microseconds. Looking through everything is not:
+`search`, `forget` and `figures` let the loop run in between. Write keys never get here.
 """
 # ruff: noqa: S608 - what is put into statements here are constants; values are bound
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
+import asyncio
 import weakref
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncanalytics.collector.reading import parse, utf8_text
+import orjson
+
+from asyncanalytics.collector.bell import Bell
+from asyncanalytics.collector.figures import Tally
+from asyncanalytics.collector.reading import parse
 from asyncanalytics.collector.records import (
     EVERYTHING,
     CollectorStats,
     Filter,
     StoredEvent,
+    StoredRequest,
     Verdict,
 )
+from asyncanalytics.collector.schema import PLACE_BITS, open_database
+from asyncanalytics.collector.search import MOST, Stretches, add_functions, condition, storable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-_PLACE_BITS: Final = 20
-_RUN_BITS: Final = _PLACE_BITS + 4
-_MARKS: Final = {"application_id": 0x41416376, "user_version": 1}
-_WAL_PAGES: Final = 8_000
-_CACHED_PAGES: Final = 8_000
+MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
+"""Payloads in one page, unless told otherwise: a bad event may have half a megabyte."""
 
-_SCHEMA: Final = f"""
-BEGIN;
-CREATE TABLE requests (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    received_at TEXT NOT NULL,
-    sent_at TEXT,
-    retry_count INTEGER,
-    bytes INTEGER NOT NULL,
-    status INTEGER NOT NULL
-);
-CREATE TABLE events (
-    position INTEGER PRIMARY KEY,
-    message_id TEXT,
-    type TEXT,
-    reason TEXT,
-    user_id TEXT,
-    anonymous_id TEXT,
-    event TEXT,
-    key_fingerprint TEXT,
-    payload BLOB NOT NULL,
-    verdict TEXT AS (iif(reason IS NULL, 'good', 'bad')) VIRTUAL,
-    request INTEGER AS (position >> {_PLACE_BITS}) VIRTUAL
-);
-CREATE INDEX events_by_message_id ON events (position >> {_RUN_BITS}, message_id);
-{"".join(f"PRAGMA {name} = {value};" for name, value in _MARKS.items())}
-COMMIT;
-"""
-_COLUMNS: Final = (
-    "position, message_id, type, verdict, reason, user_id, anonymous_id, event,"
-    " key_fingerprint, payload, number, received_at, sent_at, retry_count"
+_FOUND_COLUMNS: Final = (
+    *("message_id", "type", "verdict", "reason", "user_id", "anonymous_id", "event", "name"),
+    *("key_fingerprint", "key_mask", "batch_id", "received_at", "sent_at", "retry_count"),
 )
-_JOINED: Final = "events JOIN requests ON number = position >> 20"
+_SOURCES: Final = {"key_mask": "mask", "batch_id": "number"}
+_COLUMNS: Final = ", ".join(
+    ["position", "payload", *(_SOURCES.get(each, each) for each in _FOUND_COLUMNS)]
+)
+_JOINED: Final = (
+    f"events JOIN requests ON number = position >> {PLACE_BITS}"
+    " LEFT JOIN keys ON fingerprint = key_fingerprint"
+)
 _INSERT_REQUEST: Final = (
-    "INSERT INTO requests (received_at, sent_at, retry_count, bytes, status) VALUES (?, ?, ?, ?, ?)"
+    "INSERT INTO requests (received_at, sent_at, retry_count, bytes, status, inflated, method,"
+    " path, headers) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_BEYOND: Final = 1 << 63 - PLACE_BITS  # no request has this number, or a larger one
+_INSERT_KEY: Final = "INSERT OR IGNORE INTO keys VALUES (?, ?)"
+_REQUEST_COLUMNS: Final = (
+    *("received_at", "sent_at", "retry_count", "method", "path", "headers"),
+    *("bytes", "inflated", "status"),
+)
+_SELECT_REQUEST: Final = f"SELECT {', '.join(_REQUEST_COLUMNS)} FROM requests WHERE number = ?"
 
-EventRow = tuple[
-    int, str | None, str | None, str | None, str | None, str | None, str | None, str | None, bytes
-]
-"""Place in the request, messageId, type, reason, userId, anonymousId, event, key's fingerprint,
-payload."""
+_Text = str | None
+EventRow = tuple[int, _Text, _Text, _Text, _Text, _Text, _Text, _Text, _Text, bytes]
+"""Place in the request, messageId, type, reason, userId, anonymousId, event, name, key's
+fingerprint, payload."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +81,12 @@ class RequestRow:
     bytes: int = 0
     status: int = 200
     """0 for a dropped connection."""
+    inflated: int | None = None
+    method: str | None = None
+    path: str | None = None
+    headers: Sequence[tuple[str, str]] | None = None
+    masks: Mapping[str, str] = field(default_factory=dict)
+    """What may be shown of the events' keys, by fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +99,32 @@ class Found:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the events that a filter means."""
+
+    events: list[Found]
+    more: bool
+    """Whether there are others beyond the last of these."""
+
+
 class Store:
     """One SQLite database. `path` None keeps it in memory."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         """Open or make the database; ValueError for a file that is something else."""
-        self._db = _open(path)
+        self._db = open_database(path)
         # A store that is forgotten is closed without a warning: there is nothing left to lose.
         self._finalizer = weakref.finalize(self, self._db.close)
+        add_functions(self._db)
+        self.bell: Bell = Bell()
+        """Rings when events were kept."""
+        self.last: int = self._last_given()
+        """The position of the event that was kept last, or one that nothing kept is beyond."""
+        self.mark: str = self._one("mark", "marks")[0]
+        """Tells this store from any other, for who comes back with a position."""
+        self.erased: int = 0
+        """How often events were deleted: what was learned from them is no longer so."""
 
     def close(self) -> None:
         """Close the database. It may be called twice."""
@@ -124,183 +134,210 @@ class Store:
         """Bring what is in a file's WAL into the file itself."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    # --------------------------------------------------------------------------------- keeping
+
     def add(self, request: RequestRow, events: Sequence[EventRow] = ()) -> None:
         """Keep one request and its events: all of it or nothing."""
         try:
             self._insert(request, events)
         except UnicodeEncodeError:  # SQLite's text is UTF-8, which has no lone surrogates
-            request = replace(request, sent_at=_storable(request.sent_at))
+            request = replace(request, sent_at=storable(request.sent_at))
             self._insert(request, [_storable_event(each) for each in events])
+        if events:
+            self.bell.ring()
 
     def _insert(self, request: RequestRow, events: Sequence[EventRow]) -> None:
         with self._db:
             self._db.execute("BEGIN")
-            base = self._insert_request(request) << _PLACE_BITS
+            base = self._insert_request(request) << PLACE_BITS
             self._db.executemany(_INSERT_EVENT, ((base | row[0], *row[1:]) for row in events))
+            self._db.executemany(_INSERT_KEY, request.masks.items())
+        if events:
+            self.last = base | events[-1][0]
 
     def _insert_request(self, row: RequestRow) -> int:
-        values = (row.received_at, row.sent_at, row.retry_count, row.bytes, row.status)
+        headers = None if row.headers is None else orjson.dumps(row.headers).decode()
+        values = (
+            *(row.received_at, row.sent_at, row.retry_count, row.bytes, row.status),
+            *(row.inflated, row.method, row.path, headers),
+        )
         number = self._db.execute(_INSERT_REQUEST, values).lastrowid
         assert number is not None  # noqa: S101 - an INSERT always has one
         return number
 
-    def find(self, where: Filter = EVERYTHING, *, limit: int | None = None) -> Iterator[Found]:
-        """Yield the events that the filter means, in the order of their arrival."""
-        condition, values = _condition(where)
-        sql = f"SELECT {_COLUMNS} FROM {_JOINED} WHERE {condition} ORDER BY position LIMIT ?"
+    def _last_given(self) -> int:
+        (number,) = self._one("coalesce(max(seq), -1)", "sqlite_sequence")
+        return (int(number) + 1 << PLACE_BITS) - 1 if number >= 0 else 0
+
+    # ------------------------------------------------------------------------- finding events
+
+    def find(
+        self, where: Filter = EVERYTHING, *, limit: int | None = None, newest_first: bool = False
+    ) -> Iterator[Found]:
+        """Yield the events that the filter means, in the order of their arrival or the other.
+
+        It blocks while it looks: `search` is for where others wait.
+        """
+        expression, values = condition(where)
+        sql = (
+            f"SELECT {_COLUMNS} FROM {_JOINED} WHERE {expression}"
+            f" ORDER BY position {'DESC' if newest_first else ''} LIMIT ?"
+        )
         for row in self._db.execute(sql, [*values, -1 if limit is None else limit]):
             yield _found(row)
 
+    async def search(
+        self,
+        where: Filter = EVERYTHING,
+        *,
+        limit: int,
+        newest_first: bool = False,
+        max_bytes: int = MAX_PAGE_BYTES,
+    ) -> Page:
+        """Find as `find` does, and let the loop run in between.
+
+        A page ends at the limit, or before the event whose payload would bring it beyond
+        `max_bytes`; it has one event at least, if there is one. The next page begins `after`
+        the last one's position, or `before` it. What is kept meanwhile is not looked at.
+        """
+        page, size = list[Found](), 0
+        async for stretch in self.stretches(where, newest_first=newest_first):
+            wanted = limit + 1 - len(page)
+            for each in self.find(stretch, limit=wanted, newest_first=newest_first):
+                size += len(each.payload)
+                if len(page) == limit or (page and size > max_bytes):
+                    return Page(page, more=True)
+                page.append(each)
+        return Page(page, more=False)
+
+    def stretches(
+        self, where: Filter = EVERYTHING, *, newest_first: bool = False, most: int = MOST
+    ) -> Stretches:
+        """Cut what is kept by now into stretches that are short to look through."""
+        before = self.last + 1 if where.before is None else where.before
+        where = replace(where, before=before)
+        return Stretches(self._db, where, newest_first=newest_first, most=most)
+
+    def positions(self, where: Filter) -> list[int]:
+        """Return where the events are that the filter means."""
+        expression, values = condition(where)
+        sql = f"SELECT position FROM events WHERE {expression} ORDER BY position"
+        return [each for (each,) in self._db.execute(sql, values)]
+
+    def at(self, position: int) -> Found | None:
+        """Return the event at a position; None where it was deleted."""
+        where = Filter(after=position - 1, before=position + 1)
+        return next(self.find(where, limit=1), None)
+
+    def select(
+        self,
+        what: str,
+        where: Filter,
+        *,
+        also: str = "1",
+        values: Sequence[Any] = (),
+        rest: str = "",
+    ) -> list[tuple[Any, ...]]:
+        """Return what a statement says of the events that the filter means.
+
+        `also` is a further condition, with its values; `rest` is what follows it. Only words
+        of our own are put there.
+        """
+        expression, bound = condition(where)
+        sql = f"SELECT {what} FROM events WHERE {expression} AND {also} {rest}"
+        return self._db.execute(sql, [*bound, *values]).fetchall()
+
+    def received_at(self, position: int) -> str | None:
+        """Return when the event at a position was received; None where nobody knows any more."""
+        sql = "SELECT received_at FROM requests WHERE number = ?"
+        row = self._db.execute(sql, (position >> PLACE_BITS,)).fetchone()
+        return row and str(row[0])
+
     def count(self, where: Filter) -> int:
         """Count the events that the filter means."""
-        condition, values = _condition(where)
-        sql = f"SELECT count(*) FROM events WHERE {condition}"
-        counted: int = self._db.execute(sql, values).fetchone()[0]
+        counted: int = self.select("count(*)", where)[0][0]
         return counted
 
     def message_ids(self, verdict: Verdict | None) -> list[str]:
         """Return the messageIds, each as often as it arrived, in the order of arrival."""
-        condition, values = _condition(Filter(verdict=verdict))
-        sql = (
-            f"SELECT message_id FROM events WHERE message_id IS NOT NULL AND {condition}"
-            " ORDER BY position"
-        )
-        return [each for (each,) in self._db.execute(sql, values)]
+        rows = self.select("message_id", Filter(verdict=verdict), rest="ORDER BY position")
+        return [each for (each,) in rows if each is not None]
+
+    # ---------------------------------------------------------------------------- one request
+
+    def request(self, number: int) -> StoredRequest | None:
+        """Return what a request looked like; None where there is none of this number."""
+        row = None
+        if number < _BEYOND:
+            row = self._db.execute(_SELECT_REQUEST, (number,)).fetchone()
+        if row is None:
+            return None
+        first = number << PLACE_BITS
+        where = Filter(after=first - 1, before=first + (1 << PLACE_BITS))
+        events, bad = self.select("count(*), count(reason)", where)[0]
+        columns = dict(zip(_REQUEST_COLUMNS, row, strict=True))
+        headers = columns.pop("headers")
+        pairs = headers and tuple((name, value) for name, value in orjson.loads(headers))
+        return StoredRequest(number=number, **columns, headers=pairs, events=events, bad=bad)
+
+    # ------------------------------------------------------------------------------ forgetting
 
     def delete(self, where: Filter = EVERYTHING) -> int:
         """Forget the events that are meant, and return how many; all of them: the requests too."""
-        condition, values = _condition(where)
+        expression, values = condition(where)
         with self._db:
             self._db.execute("BEGIN")
-            deleted = self._db.execute(f"DELETE FROM events WHERE {condition}", values).rowcount
+            sql = f"DELETE FROM events WHERE {expression}"
+            deleted = self._db.execute(sql, values).rowcount
             if where == EVERYTHING:
                 self._db.execute("DELETE FROM requests")
+                self._db.execute("DELETE FROM keys")
+        self.erased += 1
         return deleted
 
+    async def forget(self, where: Filter) -> int:
+        """Delete as `delete` does, and let the loop run in between.
+
+        What is kept meanwhile stays.
+        """
+        if where == EVERYTHING:
+            return self.delete()
+        return sum([self.delete(stretch) async for stretch in self.stretches(where)])
+
+    # --------------------------------------------------------------------------------- figures
+
     def stats(self) -> CollectorStats:
-        """Count everything anew."""
-        by_type = self._counts("coalesce(type, 'unknown')", "events")
-        reasons = self._counts("reason", "events WHERE reason IS NOT NULL")
-        answers = self._counts("status", "requests")
-        distinct, identified = self._identified()
-        events, bad = sum(by_type.values()), sum(reasons.values())
-        first, last = self._span()
-        return CollectorStats(
-            requests=sum(answers.values()),
-            answers=answers,
-            events=events,
-            good=events - bad,
-            bad=bad,
-            distinct=distinct,
-            duplicates=identified - distinct,
-            by_type=by_type,
-            reasons=reasons,
-            bytes=self._one("coalesce(sum(bytes), 0)", "requests")[0],
-            first_at=first,
-            last_at=last,
-        )
+        """Count everything anew. It blocks: `figures` is for where others wait."""
+        tally = Tally(self._db)
+        tally.add(EVERYTHING, requests=False)
+        for _ in tally.add_requests():
+            pass
+        return tally.stats()
 
-    def _counts(self, what: str, source: str) -> dict[Any, int]:
-        sql = f"SELECT {what}, count(*) FROM {source} GROUP BY 1 ORDER BY 1"
-        return dict(self._db.execute(sql).fetchall())
+    async def figures(self, where: Filter = EVERYTHING) -> CollectorStats:
+        """Count the events that are meant, and the requests that brought them.
 
-    def _identified(self) -> tuple[int, int]:
-        """Count the different messageIds, and all; a set is quicker at it than SQLite."""
-        rows = self._db.execute("SELECT message_id FROM events WHERE message_id IS NOT NULL")
-        ids = [hash(each) for (each,) in rows]  # of 64 bits: the ids would take far more memory
-        return len(set(ids)), len(ids)
+        Where all are meant, the requests without events count too.
+        """
+        tally = Tally(self._db)
+        async for stretch in self.stretches(where):
+            tally.add(stretch, requests=where != EVERYTHING)
+        if where == EVERYTHING:
+            for _ in tally.add_requests():
+                await asyncio.sleep(0)
+        return tally.stats()
 
     def _one(self, what: str, source: str) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self._db.execute(f"SELECT {what} FROM {source}").fetchone()
         return row
 
-    def _span(self) -> tuple[str | None, str | None]:
-        ends = "(SELECT min(position) >> 20 FROM events), (SELECT max(position) >> 20 FROM events)"
-        rows = self._db.execute(
-            f"SELECT received_at FROM requests WHERE number IN ({ends}) ORDER BY number"
-        ).fetchall()
-        return (rows[0][0], rows[-1][0]) if rows else (None, None)
-
-
-def _open(path: str | os.PathLike[str] | None) -> sqlite3.Connection:
-    if path is not None:
-        # Events are personal data. SQLite gives the WAL the rights of the file.
-        Path(path).touch(mode=0o600)
-    # Used by one thread at a time, but not always by the one that made it.
-    where = ":memory:" if path is None else Path(path).absolute()
-    db = sqlite3.connect(where, isolation_level=None, check_same_thread=False)
-    with contextlib.ExitStack() as undo:
-        undo.callback(db.close)
-        _prepare(db)
-        undo.pop_all()
-    return db
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    if not _is_ours(db):
-        raise ValueError(
-            "the file at this path was not made by this version of the collector: "
-            "choose another path"
-        )
-    # Only now: the file of another program is left as it was.
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    # A page that changes again and again is brought into the file once for 32 MB of WAL, not 4.
-    db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-    db.execute(f"PRAGMA cache_size = {_CACHED_PAGES}")
-
-
-def _is_ours(db: sqlite3.Connection) -> bool:
-    try:
-        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            db.executescript(_SCHEMA)
-        found = [db.execute(f"PRAGMA {each}").fetchone()[0] for each in _MARKS]
-    except sqlite3.OperationalError:  # locked, or no right to it
-        raise
-    except sqlite3.DatabaseError:  # not SQLite's at all
-        return False
-    return found == list(_MARKS.values())
-
-
-_RUNS: Final = f"""
-WITH RECURSIVE runs(number) AS (
-    SELECT min(position) >> {_RUN_BITS} FROM events
-    UNION ALL SELECT number + 1 FROM runs
-    WHERE number < (SELECT max(position) >> {_RUN_BITS} FROM events)
-) SELECT number FROM runs
-"""
-_CONDITIONS: Final = {
-    "type": "type = ?",
-    "event": "event = ?",
-    "user_id": "user_id = ?",
-    "anonymous_id": "anonymous_id = ?",
-    "message_id": f"message_id = ? AND position >> {_RUN_BITS} IN ({_RUNS})",
-    "verdict": "verdict = ?",
-    "since": "position >> 20 IN (SELECT number FROM requests WHERE received_at >= ?)",
-    "after": "position > ?",
-}
-
-
-def _condition(where: Filter) -> tuple[str, list[Any]]:
-    given = {name: getattr(where, name) for name in _CONDITIONS}
-    given = {name: _storable(value) for name, value in given.items() if value is not None}
-    return " AND ".join([_CONDITIONS[name] for name in given] or ["1"]), list(given.values())
-
-
-def _storable(value: Any) -> Any:
-    return utf8_text(value) if isinstance(value, str) else value
-
 
 def _storable_event(row: EventRow) -> EventRow:
-    return tuple(_storable(each) for each in row)
+    return tuple(storable(each) for each in row)
 
 
 def _found(row: tuple[Any, ...]) -> Found:
-    names = (
-        *("message_id", "type", "verdict", "reason", "user_id", "anonymous_id", "event"),
-        *("key_fingerprint", "batch_id", "received_at", "sent_at", "retry_count"),
-    )
-    return Found(row[0], dict(zip(names, (*row[1:9], *row[10:]), strict=True)), row[9])
+    return Found(row[0], dict(zip(_FOUND_COLUMNS, row[2:], strict=True)), row[1])
 
 
 def stored_events(found: Iterable[Found]) -> list[StoredEvent]:

@@ -6,9 +6,8 @@ shows, or deletes, more than was meant.
 
 from __future__ import annotations
 
-import base64
+import contextlib
 from dataclasses import fields
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -16,50 +15,41 @@ from starlette.routing import Route
 
 from asyncanalytics.collector.answers import Refused, json_response
 from asyncanalytics.collector.faults import Fault, Faults
+from asyncanalytics.collector.parameters import (
+    FILTERS,
+    MAX_PAGE,
+    PAGE,
+    cursor,
+    one_of,
+    read_filter,
+    read_query,
+)
 from asyncanalytics.collector.reading import Caps, parse, read_body
 from asyncanalytics.collector.records import Filter
+from asyncanalytics.collector.sse import RETRY, EventSource, frame, place, resume_point
+from asyncanalytics.collector.stream import MOST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncGenerator, Iterator
 
     from starlette.requests import Request
     from starlette.responses import Response
 
     from asyncanalytics.collector.store import Found, Store
+    from asyncanalytics.collector.stream import Piece, Stream
 
-_FILTERS: Final = frozenset(each.name for each in fields(Filter))
+HEALTH: Final = "/healthz"
 _PAGE: Final = 100
-_MAX_PAGE: Final = 1_000
-_MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
-"""Payloads in one page: a bad event may have half a megabyte."""
-
-
-def cursor(position: int) -> str:
-    """Write a position as the opaque text that users pass on."""
-    return base64.urlsafe_b64encode(position.to_bytes(8, "big")).decode("ascii").rstrip("=")
-
-
-def position(text: str) -> int:
-    """Read a cursor; ValueError for text that is none."""
-    raw = base64.b64decode(text + "=", altchars=b"-_", validate=True)
-    if len(raw) != 8 or raw[0] > 0x7F:
-        raise ValueError("not a cursor")
-    return int.from_bytes(raw, "big")
-
-
-def utc_moment(text: str) -> str:
-    """Write a moment of ISO 8601 as `received_at` is written; a naive one is taken as UTC."""
-    when = datetime.fromisoformat(text)
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+_STREAM: Final = {"every": one_of("0", "1")}
 
 
 class Views:
     """The endpoints that read and rule."""
 
-    def __init__(self, store: Store, faults: Faults, caps: Caps) -> None:
+    def __init__(self, store: Store, stream: Stream, faults: Faults, caps: Caps) -> None:
         """Show this store and these faults."""
         self._store = store
+        self._stream = stream
         self._faults = faults
         self._caps = caps
 
@@ -69,44 +59,81 @@ class Views:
             Route("/events", self.events, methods=["GET"]),
             Route("/events", self.delete_events, methods=["DELETE"]),
             Route("/events/{message_id:path}", self.event, methods=["GET"]),
+            Route("/stream", self.stream, methods=["GET"]),
             Route("/stats", self.stats, methods=["GET"]),
             Route("/faults", self.faults, methods=["GET"]),
             Route("/faults", self.add_fault, methods=["POST"]),
             Route("/faults", self.delete_faults, methods=["DELETE"]),
-            Route("/healthz", self.healthz, methods=["GET"]),
+            Route(HEALTH, self.healthz, methods=["GET"]),
         ]
 
     async def events(self, request: Request) -> Response:
-        """Give a page of events; `next` is null on the last one, `last` is where it ended."""
-        where, limit = _filter(request, more=frozenset({"limit"})), _limit(request)
-        page, more = _page(self._store.find(where), limit)
-        last = cursor(page[-1].position) if page else request.query_params.get("after")
-        following = last if more else None
-        return json_response(
-            {"events": [_plain(each) for each in page], "next": following, "last": last}
-        )
+        """Give a page of events; `next` is null on the last one, `last` is where it ended.
+
+        They are the cursors to go on from: with `after`, or with `before` if the order is
+        `newest`.
+        """
+        query = read_query(request, {**FILTERS, **PAGE})
+        limit, newest_first = query.pop("limit", _PAGE), query.pop("order", "") == "newest"
+        where = Filter(**query)
+        page = await self._store.search(where, limit=limit, newest_first=newest_first)
+        given = where.before if newest_first else where.after
+        end = page.events[-1].position if page.events else given
+        last = None if end is None else cursor(end)
+        events = [plain(each) for each in page.events]
+        return json_response({"events": events, "next": last if page.more else None, "last": last})
 
     async def event(self, request: Request) -> Response:
         """Give the arrivals of one messageId, the oldest first; 404 where there is none.
 
         `seen` counts all of them, also where they do not fit into one answer.
         """
-        _filter(request, known=frozenset())
+        read_query(request, {})
         message_id = request.path_params["message_id"]
         where = Filter(message_id=message_id)
-        page, _ = _page(self._store.find(where), _MAX_PAGE)
-        if not page:
+        page = await self._store.search(where, limit=MAX_PAGE)
+        if not page.events:
             raise Refused(404, "no_such_event", "no event with this messageId is kept")
-        seen, arrivals = self._store.count(where), [_plain(each) for each in page]
+        seen, arrivals = self._store.count(where), [plain(each) for each in page.events]
         return json_response({"message_id": message_id, "seen": seen, "events": arrivals})
 
     async def delete_events(self, request: Request) -> Response:
         """Forget the events that the filters mean, or all."""
-        return json_response({"deleted": self._store.delete(_filter(request))})
+        return json_response({"deleted": await self._store.forget(read_filter(request))})
 
-    async def stats(self, _: Request) -> Response:
-        """Give the figures."""
-        return json_response(self._store.stats().as_dict())
+    async def stream(self, request: Request) -> Response:
+        """Give events as they are kept, as server-sent events.
+
+        With `every=1` all of them, as fast as the client reads; else a choice, and how many
+        were left out.
+        """
+        query = read_query(request, {**FILTERS, **_STREAM})
+        most = None if query.pop("every", "0") == "1" else MOST
+        after = resume_point(request, self._store, query.pop("after", None))
+        return EventSource(self._frames(Filter(**query), after, most))
+
+    async def _frames(
+        self, where: Filter, after: int | None, most: int | None
+    ) -> AsyncGenerator[str]:
+        yield frame(retry=RETRY)
+        pieces = self._stream.follow(where, after=after, most=most)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                yield "".join(self._piece_frames(piece))
+
+    def _piece_frames(self, piece: Piece) -> Iterator[str]:
+        for each in piece.events:
+            data = orjson.dumps(plain(each)).decode()
+            yield frame(data, event="event", id=place(self._store, each.position))
+        last = place(self._store, piece.last)
+        if piece.skipped:
+            yield frame(str(piece.skipped), event="skipped", id=last)
+        else:
+            yield frame(id=last, comment=None if piece.events else "nothing new")
+
+    async def stats(self, request: Request) -> Response:
+        """Give the figures, of all or of what the filters mean."""
+        return json_response((await self._store.figures(read_filter(request))).as_dict())
 
     async def faults(self, _: Request) -> Response:
         """Give the faults that are set."""
@@ -127,59 +154,14 @@ class Views:
         return json_response({"status": "ok"})
 
 
-def _page(found: Iterable[Found], limit: int) -> tuple[list[Found], bool]:
-    """Take what fits into one answer, and tell whether there is more."""
-    page: list[Found] = []
-    size = 0
-    for each in found:
-        size += len(each.payload)
-        if len(page) == limit or (page and size > _MAX_PAGE_BYTES):
-            return page, True
-        page.append(each)
-    return page, False
-
-
-def _plain(found: Found) -> dict[str, Any]:
-    return {**found.columns, "payload": orjson.Fragment(found.payload)}
-
-
-def _filter(
-    request: Request, *, known: frozenset[str] = _FILTERS, more: frozenset[str] = frozenset()
-) -> Filter:
-    given = request.query_params.multi_items()
-    names = [name for name, _ in given]
-    if not known | more >= set(names) or len(set(names)) < len(names):
-        allowed = ", ".join(sorted(known | more)) or "none"
-        raise Refused(400, "bad_parameter", f"each parameter at most once, of these: {allowed}")
-    return Filter(**{name: _value(name, text) for name, text in given if name in known})
-
-
-def _value(name: str, text: str) -> Any:
-    try:
-        return _READERS.get(name, str)(text)
-    except ValueError:
-        raise Refused(400, "bad_parameter", f"{name} must be {_FORMS[name]}") from None
-
-
-def _verdict(text: str) -> str:
-    if text not in ("good", "bad"):
-        raise ValueError(text)
-    return text
-
-
-_READERS: Final[dict[str, Any]] = {"after": position, "since": utc_moment, "verdict": _verdict}
-_FORMS: Final = {
-    "after": "a cursor, as next or last gave it",
-    "since": "a moment of ISO 8601",
-    "verdict": "good or bad",
-}
-
-
-def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", str(_PAGE))
-    if text.isdecimal() and len(text) <= len(str(_MAX_PAGE)) and 1 <= int(text) <= _MAX_PAGE:
-        return int(text)
-    raise Refused(400, "bad_parameter", f"limit must be a number from 1 to {_MAX_PAGE:,}")
+def plain(found: Found) -> dict[str, Any]:
+    """Return an event as it is shown: ready for JSON."""
+    columns = found.columns
+    return {
+        "cursor": cursor(found.position),
+        **columns,
+        "payload": orjson.Fragment(found.payload),
+    }
 
 
 def _fault(settings: Any) -> Fault:

@@ -1,0 +1,117 @@
+"""What a request looked like, with every key in it hidden.
+
+A header or a parameter is taken for a secret by its name, and whatever the request's own key
+stands in, it is hidden there too. Of a key of twelve characters or more the last four are shown,
+so that two can be told apart; of a shorter one nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_plus
+
+from asyncanalytics.collector.reading import basic_credentials
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+MASK: Final = "••••"
+_LONG_ENOUGH: Final = 12
+_SHOWN: Final = 4
+_TELLING: Final = 6
+"""Characters of a key at least for it to be looked for in other places: `a` is everywhere."""
+_MAX_HEADERS: Final = 100
+_MAX_VALUE: Final = 1_000  # characters of a header's value, and of a query
+_SECRET: Final = re.compile(
+    "auth|cookie|key|token|secret|passw|credential|session|signature|csrf|xsrf|jwt|^appid$",
+    re.IGNORECASE,
+)
+_SCHEMES: Final = frozenset({"basic", "bearer", "digest", "token", "negotiate", "apikey"})
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def masked(key: str) -> str:
+    """Return what may be shown of a key."""
+    return MASK + key[-_SHOWN:] if len(key) >= _LONG_ENOUGH else MASK
+
+
+@lru_cache(1_024)
+def _is_secret(name: str) -> bool:
+    return _SECRET.search(name) is not None
+
+
+def masked_headers(headers: Pairs, keys: Iterable[str] = ()) -> Pairs:
+    """Return the headers with what is secret in them hidden, and the rest within bounds."""
+    headers = headers[:_MAX_HEADERS]
+    keys = {*keys, *_keys_in(headers)}
+    return [(name, _cut(_masked_value(name.lower(), value, keys))) for name, value in headers]
+
+
+def _masked_value(name: str, value: str, keys: Iterable[str]) -> str:
+    if name in ("authorization", "proxy-authorization"):
+        return _masked_authorization(value)
+    if name in ("cookie", "set-cookie"):
+        return "; ".join(_masked_cookie(each) for each in value.split(";"))
+    if _is_secret(name):
+        return masked(value)
+    if "?" in value and ("/" in value.partition("?")[0]):  # an address: its query may hold anything
+        value = f"{value.partition('?')[0]}?{MASK}"
+    return _without(keys, value)
+
+
+def _masked_authorization(value: str) -> str:
+    scheme, _, rest = value.strip().partition(" ")
+    if scheme.lower() not in _SCHEMES:
+        return masked(value.strip())  # a key alone
+    if scheme.lower() == "basic":
+        return f"{scheme} {masked(_basic_key(rest.strip()))}"
+    return f"{scheme} {masked(rest.strip())}"
+
+
+def _basic_key(encoded: str) -> str:
+    """Return the key of Basic; no text where there is none, or a password beside it."""
+    key, password = basic_credentials(encoded) or ("", "")
+    return "" if password else key
+
+
+def _masked_cookie(cookie: str) -> str:
+    name, equals, _ = cookie.strip().partition("=")
+    return f"{name}={MASK}" if equals else MASK
+
+
+def _keys_in(headers: Pairs) -> Iterable[str]:
+    for name, value in headers:
+        if name.lower() == "authorization":
+            _, _, rest = value.strip().partition(" ")
+            yield rest.strip()
+            yield _basic_key(rest.strip())
+
+
+def _without(keys: Iterable[str], value: str) -> str:
+    for key in keys:
+        if len(key) >= _TELLING or key == value:
+            value = value.replace(key, MASK) if key else value
+    return value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
+
+
+def masked_path(request: Request, keys: Iterable[str]) -> str:
+    """Return the path with its query, what is secret in it hidden; a pixel's query is its event."""
+    path, query = request.url.path, request.url.query
+    if not query or request.method == "GET":
+        return _cut(path)
+    return _cut(f"{path}?{'&'.join(_masked_pair(each, keys) for each in query.split('&'))}")
+
+
+def _masked_pair(pair: str, keys: Iterable[str]) -> str:
+    name, equals, value = pair.partition("=")
+    plain = unquote_plus(value)
+    hide = _is_secret(unquote_plus(name)) or _without(keys, plain) != plain
+    return f"{name}{equals}{MASK}" if hide else pair

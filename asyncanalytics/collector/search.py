@@ -1,0 +1,177 @@
+"""Finding events among many, in stretches: a bounded number of positions at a time.
+
+A filter that few events fulfil would else hold the loop while all of them are looked at. So one
+statement reads so many positions only, and how many is learned from how long the last one took.
+No index but that of the messageId is needed: a stretch of thousands costs milliseconds, and an
+index would cost every event on its way in.
+"""
+# ruff: noqa: S608 - what is put into statements here are constants; values are bound
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import orjson
+
+from asyncanalytics.collector.reading import utf8_text
+from asyncanalytics.collector.schema import PLACE_BITS
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from asyncanalytics.collector.records import Filter
+
+_STEP: Final = 0.006  # seconds that one stretch should take
+MOST: Final = 8_192
+"""Positions in a stretch at most, unless told otherwise."""
+_FEWEST, _FIRST = 32, 256
+_LONGEST_LIKE: Final = 1_000  # characters
+_BEYOND: Final = (1 << 63) - 1
+
+_CONDITIONS: Final = {
+    "type": "type = ?",
+    "event": "event = ?",
+    "name": "name = ?",
+    "user": "? IN (user_id, anonymous_id)",
+    "user_id": "user_id = ?",
+    "anonymous_id": "anonymous_id = ?",
+    "message_id": "message_id = ?",
+    "verdict": "verdict = ?",
+    "since": (f"(SELECT received_at FROM requests WHERE number = position >> {PLACE_BITS}) >= ?"),
+    "after": "position > ?",
+    "before": "position < ?",
+}
+_ONE_OF: Final = "SELECT value FROM json_each(?)"
+
+
+def condition(where: Filter) -> tuple[str, list[Any]]:
+    """Write a filter as an SQL expression over `events`, and the values that it needs."""
+    parts, values = [], []
+    for name, sql in _CONDITIONS.items():
+        value = getattr(where, name)
+        if value is not None:
+            parts.append(sql)
+            values.append(storable(value))
+    if where.users is not None:
+        sql, ids = _is_one_of([utf8_text(each) for each in where.users])
+        parts.append(sql)
+        values += ids
+    if where.text:
+        sql, needles = _holds(where.text)
+        parts.append(sql)
+        values += needles
+    return " AND ".join(parts) or "1", values
+
+
+def _is_one_of(ids: list[str]) -> tuple[str, list[str]]:
+    """Look for any of the ids: one value holds them all, but for those that SQLite would cut."""
+    cut = [each for each in ids if "\0" in each]
+    whole = json.dumps([each for each in ids if "\0" not in each])
+    tests = [f"user_id IN ({_ONE_OF})", f"anonymous_id IN ({_ONE_OF})"]
+    tests += ["? IN (user_id, anonymous_id)"] * len(cut)
+    return f"({' OR '.join(tests)})", [whole, whole, *cut]
+
+
+def _holds(text: str) -> tuple[str, list[str]]:
+    """Look for the text as it is and as JSON writes it within a string."""
+    plain = utf8_text(text)
+    needles = {plain, orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
+    tests = [_test(each) for each in sorted(needles)]
+    return f"({' OR '.join(sql for sql, _ in tests)})", [value for _, value in tests]
+
+
+def _test(needle: str) -> tuple[str, str]:
+    # LIKE knows the capitals of ASCII only, and no long patterns; but it is quick.
+    if needle.isascii() and len(needle) <= _LONGEST_LIKE:
+        # Some builds of SQLite let LIKE fit no BLOB.
+        return "CAST(payload AS TEXT) LIKE ? ESCAPE '\\'", f"%{_unlike(needle)}%"
+    return f"length(payload) >= {len(needle)} AND holds(payload, ?)", needle.casefold()
+
+
+def _unlike(text: str) -> str:
+    for each in "\\%_":
+        text = text.replace(each, f"\\{each}")
+    return text
+
+
+def add_functions(db: sqlite3.Connection) -> None:
+    """Give a connection what the conditions call."""
+    db.create_function("holds", 2, _payload_holds, deterministic=True)
+
+
+def _payload_holds(payload: bytes, folded: str) -> bool:
+    if payload.isascii() and not folded.isascii():
+        return False
+    return folded in payload.decode("utf-8", "replace").casefold()
+
+
+def storable(value: Any) -> Any:
+    """Return the value as SQLite's text can hold it, which is UTF-8."""
+    return utf8_text(value) if isinstance(value, str) else value
+
+
+class Stretches:
+    """The stretches of positions that a filter can mean, each as a filter of its own.
+
+    The loop runs between two of them. What is done with one is timed, so it should not wait.
+    """
+
+    def __init__(
+        self, db: sqlite3.Connection, where: Filter, *, newest_first: bool = False, most: int = MOST
+    ) -> None:
+        """Begin at the end that is asked for.
+
+        `most`: positions in a stretch; fewer where some events take much longer than others.
+        """
+        self._db = db
+        self._rest: Filter | None = where
+        self._down = newest_first
+        self._most = most
+        self._size = min(_FIRST, most)
+        self._began: float | None = None
+
+    def __aiter__(self) -> Self:
+        """Give what there is to go through: itself."""
+        return self
+
+    async def __anext__(self) -> Filter:
+        """Let the loop run, and give the next stretch."""
+        if self._began is not None:
+            self._fit(time.perf_counter() - self._began)
+            await asyncio.sleep(0)
+        if self._rest is None:
+            raise StopAsyncIteration
+        self._began = time.perf_counter()
+        return self._cut(self._rest)
+
+    def _cut(self, where: Filter) -> Filter:
+        edge = None if where.message_id is not None else self._edge(where)
+        if edge is None:  # the index finds a messageId at once; or this is the last stretch
+            self._rest = None
+            return where
+        if self._down:
+            self._rest = replace(where, before=edge)
+            return replace(where, after=edge - 1)
+        self._rest = replace(where, after=edge)
+        return replace(where, before=edge + 1)
+
+    def _edge(self, where: Filter) -> int | None:
+        sql = (
+            "SELECT position FROM events WHERE position > ? AND position < ?"
+            f" ORDER BY position {'DESC' if self._down else ''} LIMIT 1 OFFSET ?"
+        )
+        after = -1 if where.after is None else where.after
+        before = _BEYOND if where.before is None else where.before
+        row = self._db.execute(sql, (after, before, self._size - 1)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _fit(self, seconds: float) -> None:
+        """Learn from how long the last stretch took how large the next one may be."""
+        if seconds > _STEP:
+            self._size = max(_FEWEST, int(self._size * _STEP / seconds))
+        elif seconds < _STEP / 2:
+            self._size = min(self._most, self._size * 2)
