@@ -278,14 +278,14 @@ async def test_without_json_it_says_where_and_what(yard: Switchyard) -> None:
     first = (await process.stdout.readline()).decode()
     url = first.split()[2]
     async with yard.http(url) as http:
-        body = {"batch": [{"type": "identify", "userId": "u"}]}
+        body = {"batch": [{"type": "identify", "userId": "u"}, {"type": "identify"}]}
         assert (await http.post("/v1/batch", json=body)).status_code == 200
     process.send_signal(signal.SIGINT)
     said, _ = await process.communicate()
     assert first.startswith("routing on http://127.0.0.1:")
     assert said.decode().splitlines() == [
         "  shop to file",
-        "shop: 1 events",
+        "shop: 1 events, and 1 bad ones",
         "  file: 1 delivered, 0 rejected, 0 dropped",
     ]
 
