@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncanalytics import encoding
 from asyncanalytics.calls import RESERVED, Call
-from asyncanalytics.errors import Closed, InvalidCall, NotDurable, describe
+from asyncanalytics.errors import Closed, InvalidCall, NotDurable, Unserialisable, describe
 from asyncanalytics.middleware import OnWire
 from asyncanalytics.receipts import Receipt
 from asyncanalytics.wire import WIRES
@@ -277,6 +277,8 @@ def _check(wire: Wire, given: Wire) -> None:
 
 
 def _said(error: InvalidCall) -> str:
+    if isinstance(error, Unserialisable):
+        return type(error).__name__  # its field is a path into the user's data
     return f"{error.call}: {error.field}: {error.problem}"
 
 

@@ -571,7 +571,7 @@ async def test_health_and_readiness(yard: Switchyard) -> None:
 async def test_a_spool_that_refuses(yard: Switchyard, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not ready, and answers 503, until the disk takes events again."""
     place = await yard.receiver()
-    config = yard.config({"place": place}, spool="spool")
+    config = yard.config({"place": place}, {"max_wait": 0}, spool="spool")
     async with yard.serving(yard.file(config)) as (made, url):
         assert (await batch(url, event(number=1))).status_code == 200
         journal = made._lines["shop"].way.journal

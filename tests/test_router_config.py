@@ -140,7 +140,7 @@ def leaves(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
         yield from leaves(inner, (*path, name))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=DOCUMENTS, drawn=st.data(), newline=st.sampled_from(["\n", "\r\n"]))
 def test_each_member_has_its_position(data: dict[str, Any], drawn: Any, newline: str) -> None:
     """However it is written: at its key, or at its value in a list."""

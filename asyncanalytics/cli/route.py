@@ -130,7 +130,8 @@ def _say_goodbye(stats: "RouterStats", *, json: bool) -> None:
         print_json({"stats": stats.as_dict()})
         return
     for name, pipeline in stats.pipelines.items():
-        say((f"{name}: ", "bold"), f"{pipeline.events:,} events")
+        bad = f", and {sum(pipeline.bad.values()):,} bad ones" if pipeline.bad else ""
+        say((f"{name}: ", "bold"), f"{pipeline.events:,} events{bad}")
         for integration, each in pipeline.integrations.items():
             ended = f"{each.delivered:,} delivered, {sum(each.rejected.values()):,} rejected"
             left = f", {each.left:,} left in the spool" if each.left else ""

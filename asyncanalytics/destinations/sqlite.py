@@ -48,7 +48,7 @@ class SqliteDestination(TableDestination):
                 return f"cannot make the file: {error.strerror}"
         rows = [(receipt.message_id, "{" + receipt.body.decode()) for receipt in batch.receipts]
         try:
-            with closing(sqlite3.connect(self._path, _BUSY, isolation_level=None)) as db:
+            with closing(sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None)) as db:
                 self._write(db, rows)
         except sqlite3.Error as error:
             # The text names tables, columns and files at most: values are bound.

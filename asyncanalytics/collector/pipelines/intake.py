@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("asyncanalytics")
 
 _CLIENT_CLOSED_REQUEST: Final = 499
+_DISK: Final = 5.0  # seconds that a disk has at least
 _PERSISTENCE: Final = 10  # reloads that one request may meet
 _BREATH: Final = 256  # events after which the loop runs
 _SHARED: Final = ("context", "integrations")  # what a batch may say for all its events
@@ -145,7 +146,7 @@ class Intake:
             raise Refused(503, "too_many_wait", "too many requests wait: send it again later")
         self._waiting += 1
         try:
-            await take(plans, patience=server.max_wait)
+            await take(plans, patience=max(server.max_wait, _DISK))
         finally:
             self._waiting -= 1
 
