@@ -129,11 +129,12 @@ class Reader:
         `NoCollector`.
         """
         more = {} if place is None else {"Last-Event-ID": place}
+        self.close()
         try:
             self._connection.connect()
             self._connection.sock.settimeout(_SILENCE)
-            response = self._answer("/stream", {"every": "1"} | filters, more, _STREAM)
-            yield from self._told(response)
+            with self._answer("/stream", {"every": "1"} | filters, more, _STREAM) as response:
+                yield from self._told(response)
         except (OSError, http.client.HTTPException) as error:
             raise Gone(type(error).__name__) from None
         finally:
@@ -174,6 +175,7 @@ class Reader:
         response = self._connection.getresponse()
         is_so = response.headers.get_content_type() == form
         if response.status != http.client.OK or not is_so:
+            response.close()
             self.close()
             raise NoCollector(path, response.status)
         return response

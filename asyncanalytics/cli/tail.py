@@ -8,9 +8,11 @@ is missing, and nothing is there twice. `collect --tail` shows its events by the
 import http.client
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, Queue
 from typing import Annotated, Literal
 
 import typer
@@ -22,6 +24,8 @@ from asyncanalytics.cli.reading import BEGINNING, Event, Gone, NoCollector, Read
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0  # seconds between two tries to come back
 _SERVER_ERROR = 500
+_AHEAD = 100  # events that are read before they can be shown
+_LOOK = 0.5  # seconds until Ctrl-C is noticed at the latest
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="Where the collector is.")]
 Type = Annotated[str | None, typer.Option("--type", metavar="CALL", help="Only this call.")]
@@ -75,7 +79,7 @@ def tail(
         raise Failure(f"URL cannot be used: {error}", Exit.USAGE) from None
     show = print_json if json else show_event
     with _ending_well():
-        for each in _Tail(reader, filters).events(last):
+        for each in _from_a_thread(_Tail(reader, filters).events(last)):
             show(each)
 
 
@@ -91,6 +95,26 @@ def _ending_well() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _from_a_thread(events: Iterator[Event]) -> Iterator[Event]:
+    """Have a thread wait for the network, since not every such wait is ended by Ctrl-C."""
+    found: Queue[Event | BaseException] = Queue(_AHEAD)
+
+    def read() -> None:
+        try:
+            for each in events:
+                found.put(each)
+        except BaseException as error:  # noqa: BLE001 - it is raised where it can be seen
+            found.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        with suppress(Empty):
+            each = found.get(timeout=_LOOK)
+            if isinstance(each, BaseException):
+                raise each
+            yield each
+
+
 class _Tail:
     """What is shown of one collector, over as many connections as it takes."""
 
@@ -103,17 +127,22 @@ class _Tail:
 
     def events(self, last: int) -> Iterator[Event]:
         """Yield so many that are there, and then each that comes, without end."""
-        with self._failing():
-            shown = self._reader.newest(last, **self._filters) if last else []
         if last:
-            self._place = shown[-1]["cursor"] if shown else BEGINNING
-        yield from shown
+            yield from self._newest(last)
         while True:
             with self._failing():
                 yield from self._told()
             self._has_gone()
             time.sleep(self._pause)
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _newest(self, last: int) -> list[Event]:
+        shown: list[Event] = []
+        with self._failing():
+            shown = self._reader.newest(last, **self._filters)
+            self._is_there()
+        self._place = shown[-1]["cursor"] if shown else BEGINNING
+        return shown
 
     def _told(self) -> Iterator[Event]:
         for told in self._reader.stream(self._place, **self._filters):

@@ -26,8 +26,8 @@ def cursor(position: int) -> str:
 
 
 def position(text: str) -> int:
-    """Read a cursor; ValueError for text that is none."""
-    raw = base64.b64decode(text + "=", altchars=b"-_", validate=True)
+    """Read a cursor, with a store's mark after it or without; ValueError for text that is none."""
+    raw = base64.b64decode(text.partition(".")[0] + "=", altchars=b"-_", validate=True)
     if len(raw) != 8 or raw[0] > 0x7F:
         raise ValueError("not a cursor")
     return int.from_bytes(raw, "big")

@@ -14,11 +14,11 @@ from asyncanalytics.collector.parameters import (
     FILTERS,
     MAX_PAGE,
     PAGE,
-    cursor,
     number,
     read_query,
 )
 from asyncanalytics.collector.reading import dump
+from asyncanalytics.collector.sse import place
 from asyncanalytics.collector.views import plain
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Reports:
         )
         if found is None:
             raise Refused(404, "no_such_user", "no event of a user with this id is kept")
-        return json_response(_timeline(found))
+        return json_response(_timeline(self._store, found))
 
     async def rate(self, request: Request) -> Response:
         """Give how many events came in each of the last seconds."""
@@ -100,14 +100,14 @@ def _group(found: GroupSeen) -> dict[str, Any]:
     }
 
 
-def _timeline(found: Timeline) -> dict[str, Any]:
-    last = cursor(found.events[-1].position) if found.events else None
+def _timeline(store: Store, found: Timeline) -> dict[str, Any]:
+    last = place(store, found.events[-1].position) if found.events else None
     return {
         "user": found.user,
         "ids": found.ids,
         "traits": Fragment(dump(found.traits)),
         "groups": [_group(each) for each in found.groups],
         "total": found.total,
-        "events": [plain(each) for each in found.events],
+        "events": [plain(store, each) for each in found.events],
         "next": last if found.more else None,
     }

@@ -28,6 +28,9 @@ _BACKLOG: Final = 2_048
 _GRACE: Final = 1.0
 """Seconds that requests under way get at the end, before they are cut off."""
 
+_TURNS: Final = 4
+"""Turns of the loop that a connection needs from its acceptance to its protocol, and to spare."""
+
 
 class Connection(AutoHTTPProtocol):  # type: ignore[valid-type,misc]
     """Uvicorn's HTTP protocol, whose app can reset the connection."""
@@ -104,6 +107,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
 async def _stop(server: uvicorn.Server, on_stop: Callable[[], None]) -> None:
     # Not server.shutdown(): it polls, and complains aloud of what it has to cut off.
     state = server.server_state
+    await _accept_no_more(server.servers)
     for each in server.servers:
         each.close()
     for connection in list(state.connections):
@@ -118,6 +122,17 @@ async def _stop(server: uvicorn.Server, on_stop: Callable[[], None]) -> None:
     for each in server.servers:
         await each.wait_closed()
     await asyncio.sleep(0)  # before Python 3.12 the line above does not wait for connections
+
+
+async def _accept_no_more(servers: list[asyncio.Server]) -> None:
+    """Let connections that were just accepted begin: closing now would leave them half made."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # Windows has no readers
+        for each in servers:
+            for listener in each.sockets:
+                loop.remove_reader(listener)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 def run(

@@ -63,7 +63,7 @@ class EventSource(StreamingResponse):
 
 
 def place(store: Store, at: int) -> str:
-    """Write a position as the id of an event: with the mark of the store whose position it is."""
+    """Write a position for a reader: with the mark of the store whose position it is."""
     return f"{cursor(at)}.{store.mark}"
 
 
@@ -73,11 +73,11 @@ def resume_point(request: Request, store: Store, after: int | None = None) -> in
     A reader who comes from another store (a collector in memory begins anew with each start)
     begins at the beginning: all of this one is new to it.
     """
-    text, _, mark = request.headers.get("last-event-id", "").partition(".")
+    text = request.headers.get("last-event-id")
     if not text:
         return after
     try:
         at = position(text)
     except ValueError:
         raise Refused(400, "bad_parameter", "Last-Event-ID must be an id of this stream") from None
-    return at if mark in ("", store.mark) else 0
+    return at if text.partition(".")[2] in ("", store.mark) else 0

@@ -287,11 +287,13 @@ class Store:
         expression, values = condition(where)
         with self._db:
             self._db.execute("BEGIN")
-            sql = f"DELETE FROM events WHERE {expression}"
-            deleted = self._db.execute(sql, values).rowcount
-            if where == EVERYTHING:
+            if where == EVERYTHING:  # without a condition a table is emptied at once
+                deleted = self._db.execute("DELETE FROM events").rowcount
                 self._db.execute("DELETE FROM requests")
                 self._db.execute("DELETE FROM keys")
+            else:
+                sql = f"DELETE FROM events WHERE {expression}"
+                deleted = self._db.execute(sql, values).rowcount
         self.erased += 1
         return deleted
 

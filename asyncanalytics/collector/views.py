@@ -19,7 +19,6 @@ from asyncanalytics.collector.parameters import (
     FILTERS,
     MAX_PAGE,
     PAGE,
-    cursor,
     one_of,
     read_filter,
     read_query,
@@ -79,8 +78,8 @@ class Views:
         page = await self._store.search(where, limit=limit, newest_first=newest_first)
         given = where.before if newest_first else where.after
         end = page.events[-1].position if page.events else given
-        last = None if end is None else cursor(end)
-        events = [plain(each) for each in page.events]
+        last = None if end is None else place(self._store, end)
+        events = [plain(self._store, each) for each in page.events]
         return json_response({"events": events, "next": last if page.more else None, "last": last})
 
     async def event(self, request: Request) -> Response:
@@ -94,7 +93,10 @@ class Views:
         page = await self._store.search(where, limit=MAX_PAGE)
         if not page.events:
             raise Refused(404, "no_such_event", "no event with this messageId is kept")
-        seen, arrivals = self._store.count(where), [plain(each) for each in page.events]
+        seen, arrivals = (
+            self._store.count(where),
+            [plain(self._store, each) for each in page.events],
+        )
         return json_response({"message_id": message_id, "seen": seen, "events": arrivals})
 
     async def delete_events(self, request: Request) -> Response:
@@ -123,7 +125,7 @@ class Views:
 
     def _piece_frames(self, piece: Piece) -> Iterator[str]:
         for each in piece.events:
-            data = orjson.dumps(plain(each)).decode()
+            data = orjson.dumps(plain(self._store, each)).decode()
             yield frame(data, event="event", id=place(self._store, each.position))
         last = place(self._store, piece.last)
         if piece.skipped:
@@ -154,11 +156,11 @@ class Views:
         return json_response({"status": "ok"})
 
 
-def plain(found: Found) -> dict[str, Any]:
+def plain(store: Store, found: Found) -> dict[str, Any]:
     """Return an event as it is shown: ready for JSON."""
     columns = found.columns
     return {
-        "cursor": cursor(found.position),
+        "cursor": place(store, found.position),
         **columns,
         "payload": orjson.Fragment(found.payload),
     }
