@@ -27,6 +27,7 @@ NODE_SDKS = Path("tests/node")
 TYPING_TESTS = ("tests/typing_public.py", "tests/typing_edges.py")
 PARALLEL = ("--numprocesses", "auto", "--dist", "loadfile")
 QUICK = ("-m", "not long")
+WITHOUT_DISK = ("--ignore-glob=*/test_spool*", "--ignore-glob=*/test_faults*")
 
 # What would bring another index than PyPI into the lock.
 INDEX_VARIABLES = (
@@ -136,10 +137,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, requires=["build"])
 def tests_core(session: nox.Session) -> None:
-    """The tests that need no extra, where no extra is installed."""
+    """The tests that need no extra, where no extra is installed; the disk's need none anyway."""
     _install_wheel(session, "--group", "test")
     session.run("python", "-c", "import asyncanalytics")
-    session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
+    session.run("pytest", *PARALLEL, *QUICK, *WITHOUT_DISK, *session.posargs)
 
 
 @nox.session(python=OLDEST, requires=["build"])

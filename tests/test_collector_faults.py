@@ -242,7 +242,6 @@ async def test_serving(collector: Collector) -> None:
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
 async def test_serving_other_addresses() -> None:
     """IPv6 and all addresses are served under a URL that works."""
-    collector = Collector(write_keys=["a-key"])  # without which only loopback is served
     for host, name in (("::1", "[::1]"), ("localhost", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")):  # noqa: S104
         with Collector(write_keys=["key"]) as collector:
             async with collector.serve(host=host) as url, httpx.AsyncClient() as http:

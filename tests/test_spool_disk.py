@@ -314,6 +314,7 @@ def test_an_input_output_error_recovers(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_a_full_disk_does_not_wedge_the_spool(tmp_path: Path) -> None:
     """With not a byte left on a real, small disk, everything can be read and removed."""
     unshare, mount = (shutil.which(name) for name in ("unshare", "mount"))

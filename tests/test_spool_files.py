@@ -274,6 +274,7 @@ os.close(go)
 )
 
 
+@pytest.mark.long
 @posix
 @pytest.mark.parametrize("script", [IN_A_CHILD, LIVES_ON])
 def test_a_fork_takes_nothing_along(tmp_path: Path, script: str) -> None:
@@ -285,6 +286,7 @@ def test_a_fork_takes_nothing_along(tmp_path: Path, script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 @posix
 def test_a_process_that_ends_without_closing_does_not_hang(tmp_path: Path) -> None:
     """The thread does not hold up the interpreter; what was durable is there."""

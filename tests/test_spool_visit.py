@@ -148,6 +148,7 @@ def test_another_process_retries_while_the_owner_works(tmp_path: Path) -> None:
     assert counted(path) == (0, dead)
 
 
+@pytest.mark.long
 def test_an_owner_sees_what_another_process_has_changed(tmp_path: Path) -> None:
     """At the latest when it looks for what is to be adopted; numbers are given once."""
     folder = tmp_path / "spool"
