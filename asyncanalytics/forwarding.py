@@ -219,13 +219,12 @@ class Forwarding:
                 wire = changed
         except InvalidCall as error:
             return self._error("cannot be given an event", _said(error))
-        except Exception as error:  # noqa: BLE001 - it is the user's code; the others go on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code; the others go on
             return self._error("raised", describe(error))
         if wire is given.wire:
             return given
         try:
-            _check(wire, given.wire)
-            return _encoded(wire)
+            return _encoded(_checked(wire, given.wire))
         except InvalidCall as error:
             return self._error("returned what is no valid call", _said(error))
 
@@ -254,16 +253,19 @@ def _called(middleware: Middleware, wire: Wire) -> Wire | None:
         return None
     if not isinstance(changed, Call):
         raise TypeError("a middleware returns a call or None")
-    return {"messageId": wire["messageId"], **around, **changed.wire()}
+    return {**around, **changed.wire(), "messageId": wire["messageId"]}
 
 
-def _check(wire: Wire, given: Wire) -> None:
-    """Raise `InvalidCall` unless a call is one still; what has not changed was looked at before."""
+def _checked(wire: Wire, given: Wire) -> Wire:
+    """Return a call with ids that are text, or raise `InvalidCall` if it is none any more.
+
+    What has not changed was looked at before.
+    """
     kind = WIRES.get(wire["type"])
     if kind is None:
         raise InvalidCall("call", "type", "is none of the six")
     is_new = kind.type != given["type"]
-    kind.validate(
+    sound = kind.validate(
         {
             name: value
             for name, value in wire.items()
@@ -274,6 +276,7 @@ def _check(wire: Wire, given: Wire) -> None:
     for name in _OBJECTS:
         if not isinstance(wire.get(name), dict | None):
             raise InvalidCall(kind.type, name, "must be an object")
+    return wire | {name: sound[name] for name in _NEEDED & sound.keys()}
 
 
 def _said(error: InvalidCall) -> str:

@@ -301,6 +301,7 @@ def test_a_place_that_cannot_work(table_of: str, message: str, tmp_path: Path) -
         ("[[pipelines]\n", "no TOML: "),
         ("a = \n", "no TOML: "),
         ("", "is needed"),
+        ("x = " + "[" * 3_000 + "]" * 3_000, "it is nested too deeply"),
         ("pipelines = []", "needs at least one, and is empty"),
         ("pipelines = 7", "should be a valid list"),
         ("pipelines = [7]", "should be a valid dictionary"),
@@ -311,7 +312,7 @@ def test_a_place_that_cannot_work(table_of: str, message: str, tmp_path: Path) -
         (GOOD.replace("port = 0", "port = 70000"), "should be less than or equal to 65535"),
         (GOOD.replace(f'key = "{KEY}"', 'key = "${A:-}"', 1), "needs at least one, and is empty"),
     ],
-    ids=str,
+    ids=lambda text: str(text)[:60],
 )
 def test_a_file_that_cannot_work(text: str, message: str, tmp_path: Path) -> None:
     """From what is no TOML to what has nothing in it."""
@@ -468,3 +469,6 @@ def test_functions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(integration.middleware()) == 1
     (message,) = said(text.replace("own_rules", "own_broken"), tmp_path)
     assert message == "own_broken cannot be imported: RuntimeError at own_broken.py:1"
+    (tmp_path / "own_ending.py").write_text("raise SystemExit('sesame')\n")
+    (message,) = said(text.replace("own_rules", "own_ending"), tmp_path)
+    assert message == "own_ending cannot be imported: SystemExit at own_ending.py:1"

@@ -15,6 +15,7 @@ pytest.importorskip("tree_sitter_toml")
 
 from asyncanalytics import Batching, LifecycleError, Retrying
 from asyncanalytics.collector import InvalidConfiguration
+from asyncanalytics.collector.pipelines import running
 from asyncanalytics.spool import left_in
 
 if TYPE_CHECKING:
@@ -326,3 +327,32 @@ async def test_reloads_under_traffic_lose_nothing(yard: Switchyard, spool: str |
         assert len({each["properties"]["round"] for each in place.events}) == 3
     for before, after in itertools.pairwise(seen):
         assert all(after[name] >= number for name, number in before.items())
+
+
+async def test_a_reload_that_fails_does_not_end_those_after_it(
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever it raised is said, without what its text may quote."""
+    outcomes: list[Exception | None] = [RuntimeError("sesame"), None]
+    asked, done = asyncio.Event(), asyncio.Event()
+
+    class Reloadable:
+        serve = None
+
+        async def reload(self) -> None:
+            outcome = outcomes.pop(0)
+            done.set()
+            if outcome is not None:
+                raise outcome
+
+    task = asyncio.create_task(running._reload_when(asked, Reloadable()))  # type: ignore[arg-type]
+    for _ in range(2):
+        asked.set()
+        await done.wait()
+        done.clear()
+    await asyncio.sleep(0)
+    task.cancel()
+    said = [each.getMessage() for each in logged.records]
+    assert said[0].startswith("the reload has failed, and the old configuration goes on: Runtime")
+    assert "sesame" not in said[0]
+    assert said[1:] == ["the new configuration is in use"]

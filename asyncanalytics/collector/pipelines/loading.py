@@ -49,6 +49,13 @@ class Loaded:
 @discreet
 def load(source: Source) -> Loaded:
     """Read a file, or take data of the same form; raise `InvalidConfiguration`."""
+    try:
+        return _loaded(source)
+    except RecursionError:
+        raise InvalidConfiguration([Problem(path="", message="it is nested too deeply")]) from None
+
+
+def _loaded(source: Source) -> Loaded:
     if isinstance(source, Config):
         return Loaded(source, Path.cwd())
     if not isinstance(source, str | os.PathLike):

@@ -37,7 +37,7 @@ def function(text: str) -> Middleware:
         raise ValueError("a function is named as module:function")
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001 - the module is the user's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the module is the user's code
         missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
         why = f"there is no module {missing}" if missing else describe(error)
         raise ValueError(f"{module} cannot be imported: {why}") from None
