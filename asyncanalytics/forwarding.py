@@ -172,7 +172,7 @@ class Forwarding:
         """Use the client's destinations, its middleware and its spool."""
         self.client: AsyncClient = client
         self.journal: Journal | None = client._journal  # noqa: SLF001
-        self._flushers = client._flushers  # noqa: SLF001
+        self.flushers: Sequence[Flusher] = client._flushers  # noqa: SLF001
         self._shared: Sequence[Middleware] = client._router.middleware  # noqa: SLF001
         self.is_closed: bool = False
         self._said: set[str] = set()
@@ -180,12 +180,12 @@ class Forwarding:
     def close(self) -> None:
         """Take nothing more, while the client goes on with what it has; who waits gets `Closed`."""
         self.is_closed = True
-        for flusher in self._flushers:
+        for flusher in self.flushers:
             flusher.buffer.turn_away(Closed)
 
     async def plan(self, events: Iterable[Event]) -> Plan:
         """Find where each event goes, and as what. Nothing is taken yet."""
-        loads = [Load(flusher) for flusher in self._flushers]
+        loads = [Load(flusher) for flusher in self.flushers]
         unrouted = 0
         for number, each in enumerate(events, 1):
             unrouted += not self._add(each, loads)

@@ -4,7 +4,8 @@ Invariants of a reload:
 - A configuration that cannot work changes nothing.
 - New pipelines are started before any request sees them; then all keys change at once.
 - A pipeline that is replaced or removed takes nothing more, and drains in the background. Who was
-  waiting at it goes on with the new one. What its spool still holds then, the new one takes over.
+  waiting at it goes on with the new one. What its spool still holds after a time, the new one takes
+  over; without a spool it drains until nothing is left.
 - A pipeline that is the same goes on with its client; figures go on in any case.
 """
 
@@ -251,7 +252,7 @@ class Router:
         lines: dict[str, Line] = {}
         for pipeline in config.pipelines:
             old = self._lines.get(pipeline.name)
-            if old is not None and old.is_made_of(pipeline, config.server, folder):
+            if old is not None and old.is_made_of(pipeline, folder):
                 lines[pipeline.name] = old
             else:
                 figures = self._figures.get(pipeline.name) or PipelineFigures()
@@ -262,6 +263,8 @@ class Router:
         # From here to the end of this function nothing is awaited.
         replaced = [line for name, line in self._lines.items() if lines.get(name) is not line]
         self._lines = lines
+        for line in lines.values():
+            line.heed(config.server)
         self._figures |= {name: line.figures for name, line in lines.items()}
         self._by_key = {
             _digest(each.write_key.get_secret_value()): lines[each.name]
@@ -278,7 +281,7 @@ class Router:
     async def _drain(self, line: Line) -> None:
         """Let a line deliver what it has, in its time or in that which the router has left."""
         ending = asyncio.create_task(self._ending.wait())
-        draining = asyncio.create_task(line.client.flush(line.config.drain_timeout))
+        draining = asyncio.create_task(line.client.flush(line.drain_timeout))
         await asyncio.wait([ending, draining], return_when=asyncio.FIRST_COMPLETED)
         for each in (ending, draining):
             each.cancel()

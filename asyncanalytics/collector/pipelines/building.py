@@ -36,14 +36,15 @@ def _destination(
         folder,
         middleware=integration.middleware(),
         batching=Batching(**given(pipeline.batching) | given(integration.batching)),
-        queueing=_queueing(given(pipeline.queueing), given(integration.queueing), server),
+        queueing=queueing(integration, pipeline, server),
         retrying=Retrying(**given(pipeline.retrying) | given(integration.retrying)),
     )
 
 
-def _queueing(around: dict[str, Any], own: dict[str, Any], server: Server) -> Queueing:
+def queueing(integration: Integration, pipeline: Pipeline, server: Server) -> Queueing:
     """Return a queue's settings: nobody who sends a request waits for ever."""
-    both = {"max_wait": server.max_wait} | around | own
+    own = given(integration.queueing)
+    both: dict[str, Any] = {"max_wait": server.max_wait} | given(pipeline.queueing) | own
     if both.get("when_full", "wait") != "wait" and "max_wait" not in own:
         del both["max_wait"]  # it goes with waiting only
     return Queueing(**both)

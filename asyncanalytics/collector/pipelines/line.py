@@ -48,11 +48,21 @@ class Line:
         self.client: AsyncClient = building.client(pipeline, server, folder)
         self.way: Forwarding = Forwarding(self.client)
         self._bad = None if pipeline.bad_events is None else folder / pipeline.bad_events
-        self._made_of = _essence(pipeline, server, folder)
+        self._made_of = _essence(pipeline, folder)
 
-    def is_made_of(self, pipeline: Pipeline, server: Server, folder: Path) -> bool:
+    def is_made_of(self, pipeline: Pipeline, folder: Path) -> bool:
         """Whether this line would be made the same of another configuration, but for its key."""
-        return self._made_of == _essence(pipeline, server, folder)
+        return self._made_of == _essence(pipeline, folder)
+
+    def heed(self, server: Server) -> None:
+        """Have those who wait from now on wait as long as the server says."""
+        for flusher, each in zip(self.way.flushers, self.config.enabled, strict=True):
+            flusher.queueing = building.queueing(each, self.config, server)
+
+    @property
+    def drain_timeout(self) -> float | None:
+        """Seconds to drain when it is replaced: without a spool nobody takes over what is left."""
+        return None if self.config.spool is None else self.config.drain_timeout
 
     @property
     def trouble(self) -> str | None:
@@ -76,5 +86,5 @@ class Line:
             raise Refused(503, "not_kept", "a bad event cannot be kept: send it again later")
 
 
-def _essence(pipeline: Pipeline, server: Server, folder: Path) -> tuple[Any, ...]:
-    return pipeline.model_copy(update={"write_key": SecretStr("")}), server.max_wait, folder
+def _essence(pipeline: Pipeline, folder: Path) -> tuple[Any, ...]:
+    return pipeline.model_copy(update={"write_key": SecretStr("")}), folder
