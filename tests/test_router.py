@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import json
 import logging
+import os
 import sqlite3
 import stat
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ pytest.importorskip("tree_sitter_toml")
 
 from asyncanalytics import Batching, LifecycleError, Retrying
 from asyncanalytics.collector import InvalidConfiguration, router
+from asyncanalytics.collector.pipelines import intake
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -393,6 +395,24 @@ async def test_a_file_for_bad_events_that_cannot_be_written(yard: Switchyard) ->
         assert made.stats().pipelines["shop"].bad == {}
         (yard.folder / "missing").mkdir()
         assert (await batch(url, event(), BAD["missing_user"])).status_code == 200
+    assert place.ids == {"track-0": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
+async def test_a_file_for_bad_events_that_hangs(
+    yard: Switchyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request waits for it as long as for other disks; requests without bad events go on."""
+    monkeypatch.setattr(intake, "_DISK", 0.1)
+    place = await yard.receiver()
+    os.mkfifo(yard.folder / "bad")
+    config = yard.config({"place": place}, {"max_wait": 0}, bad_events="bad")
+    async with yard.serving(yard.file(config)) as (_, url):
+        for _ in range(2):
+            answer = await batch(url, BAD["missing_user"])
+            assert (answer.status_code, answer.json()["reason"]) == (503, "not_kept")
+        assert (await batch(url, event())).status_code == 200
+    os.close(os.open(yard.folder / "bad", os.O_RDONLY | os.O_NONBLOCK))
     assert place.ids == {"track-0": 1}
 
 

@@ -106,7 +106,7 @@ class Intake:
         sorting = _Sorting(self._desk, delivery, is_batch=route.call == BATCH)
         await sorting.sort()
         for line, bad in sorting.bad.items():
-            await line.keep(bad)
+            await line.keep(bad, patience=self._patience)
         if not (sorting.bad and mode == "strict"):
             await self._submit(sorting.good)
         self._count_bad(sorting.bad)
@@ -139,6 +139,11 @@ class Intake:
             return
         raise Refused(503, "stopping", "send it again later")
 
+    @property
+    def _patience(self) -> float:
+        """Seconds that a disk has."""
+        return max(self._desk.server.max_wait, _DISK)
+
     async def _take(self, plans: list[Plan]) -> None:
         server = self._desk.server
         has_room = all(load.has_room() for plan in plans for load in plan.loads)
@@ -146,7 +151,7 @@ class Intake:
             raise Refused(503, "too_many_wait", "too many requests wait: send it again later")
         self._waiting += 1
         try:
-            await take(plans, patience=max(server.max_wait, _DISK))
+            await take(plans, patience=self._patience)
         finally:
             self._waiting -= 1
 

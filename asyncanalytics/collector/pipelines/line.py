@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import anyio.to_thread
 from pydantic import SecretStr
 
 from asyncanalytics.collector.answers import Refused
 from asyncanalytics.collector.intake import moment
 from asyncanalytics.collector.pipelines import building
+from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.destinations.file import append
 from asyncanalytics.forwarding import Forwarding
 
@@ -48,6 +49,7 @@ class Line:
         self.client: AsyncClient = building.client(pipeline, server, folder)
         self.way: Forwarding = Forwarding(self.client)
         self._bad = None if pipeline.bad_events is None else folder / pipeline.bad_events
+        self._keeping = Aside()
         self._made_of = _essence(pipeline, folder)
 
     def is_made_of(self, pipeline: Pipeline, folder: Path) -> bool:
@@ -70,8 +72,8 @@ class Line:
         journal = self.way.journal
         return "the spool's disk refuses" if journal is not None and journal.is_failing else None
 
-    async def keep(self, bad: Iterable[Bad]) -> None:
-        """Write bad events to their file, if they have one; `Refused` where that fails."""
+    async def keep(self, bad: Iterable[Bad], *, patience: float) -> None:
+        """Write bad events to their file, if they have one; `Refused` where that fails or hangs."""
         if self._bad is None:
             return
         now = moment(datetime.now(UTC)).encode()
@@ -80,7 +82,11 @@ class Line:
             % (now, each.reason.encode(), each.payload)
             for each in bad
         )
-        problem = await anyio.to_thread.run_sync(append, self._bad, lines)
+        try:
+            async with asyncio.timeout(patience):
+                problem = await self._keeping.run(append, self._bad, lines)
+        except TimeoutError:
+            problem = "the disk hangs"
         if problem is not None:
             logger.error("pipeline %r: bad events cannot be written: %s", self.config.name, problem)
             raise Refused(503, "not_kept", "a bad event cannot be kept: send it again later")
