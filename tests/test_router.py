@@ -439,11 +439,13 @@ async def test_requests_that_are_none(
 
 
 async def test_too_many_events(yard: Switchyard) -> None:
-    """More than the protocol allows are all bad."""
+    """More than the protocol allows are refused as one that is too large is: none is lost."""
     small = [{"type": "track", "userId": "u", "event": "E"}] * 2_501
     async with yard.serving(yard.config({"file": {"to": "file", "path": "x"}})) as (made, url):
-        assert (await batch(url, *small)).status_code == 200
-        assert made.stats().pipelines["shop"].bad == {"too_many_events": 2_501}
+        answer = await batch(url, *small)
+        assert (answer.status_code, answer.json()["reason"]) == (400, "too_many_events")
+        assert (await batch(url, *small[:2_500])).status_code == 200
+        assert made.stats().pipelines["shop"].bad == {}
 
 
 async def test_an_event_that_is_nested_too_deeply(yard: Switchyard) -> None:

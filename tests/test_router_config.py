@@ -235,6 +235,7 @@ integrations = [{{ name = "f", to = "file", path = "x", sampel = 1, sample = 2 }
         ("queueing = { max_event = 1 }", "did you mean max_events?"),
         ('queueing = { when_full = "weit" }', "should be 'wait', 'raise', 'drop_newest'"),
         ('queueing = { when_full = "raise", max_wait = 1 }', "goes with when_full='wait' only"),
+        ('consent = [""]', "name at least one category"),
         ("retrying = { base = 100 }", "Retrying: base must be between 0 and cap seconds"),
         ('batching = { linger = "long" }', "should be a valid number"),
         ("endpoint = { gzip = true }", "describes a system that is given as a URL"),
@@ -331,6 +332,42 @@ def test_two_pipelines_share_nothing(tmp_path: Path) -> None:
     assert {each.message for each in found} == {
         "is that of pipelines[0] already: each needs its own"
     }
+
+
+def test_a_spool_is_the_same_however_it_is_written(tmp_path: Path) -> None:
+    """By its name in the file's folder, and by its whole path."""
+    pipelines = GOOD.partition("[[pipelines]]")[2]
+    first = GOOD.replace('name = "shop"', 'name = "shop"\nspool = "a"')
+    second = "[[pipelines]]" + pipelines.replace('"shop"', f'"blog"\nspool = "{tmp_path}/b/../a"')
+    found = problems(first + second.replace(KEY, "another", 1), tmp_path)
+    assert [each.path for each in found] == ["pipelines[1].spool"]
+
+
+def test_tables_that_do_not_go_together(tmp_path: Path) -> None:
+    """Each is sound for itself: it is said at the integration, before anything starts."""
+    text = GOOD.replace(
+        'name = "shop"\n', 'name = "shop"\nqueueing = { when_full = "drop_oldest" }\n'
+    )
+    (found,) = problems(text + "queueing = { max_wait = 1 }\n", tmp_path)
+    assert (found.path, found.line) == ("pipelines[0].integrations[0]", 10)
+    assert "goes with when_full='wait' only" in found.message
+    text = GOOD.replace('name = "shop"\n', 'name = "shop"\nretrying = { cap = 7 }\n')
+    assert "base must be between" in said(text + "retrying = { base = 8 }\n", tmp_path)[0]
+
+
+def test_a_configuration_in_python_is_checked_as_a_file_is(tmp_path: Path) -> None:
+    """What two pipelines share is found in models, too."""
+    path = tmp_path / "pipelines.toml"
+    path.write_text(GOOD)
+    made = load(path).config
+    with pytest.raises(InvalidConfiguration, match="each needs its own") as caught:
+        router(made.model_copy(update={"pipelines": made.pipelines * 2}))
+    assert [each.path for each in caught.value.problems] == [
+        "pipelines[1].name",
+        "pipelines[1].write_key",
+    ]
+    assert KEY not in str(caught.value)
+    assert router(made).config is made
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

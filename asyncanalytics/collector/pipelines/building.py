@@ -19,7 +19,7 @@ def client(pipeline: Pipeline, server: Server, folder: Path) -> AsyncClient:
     """Make the client of a pipeline; paths begin in the folder."""
     spool = pipeline.spool_table
     return AsyncClient(
-        destinations=[_destination(each, pipeline, server, folder) for each in pipeline.enabled],
+        destinations=[destination(each, pipeline, server, folder) for each in pipeline.enabled],
         middleware=[step.middleware() for step in pipeline.transform],
         sending=Sending(**given(pipeline.sending)),
         spool=None if spool is None else Spooling(folder / spool.folder, max_bytes=spool.max_bytes),
@@ -28,7 +28,7 @@ def client(pipeline: Pipeline, server: Server, folder: Path) -> AsyncClient:
     )
 
 
-def _destination(
+def destination(
     integration: Integration, pipeline: Pipeline, server: Server, folder: Path
 ) -> BaseDestination:
     """Make an integration's destination; what its tables leave out is as the pipeline's say."""

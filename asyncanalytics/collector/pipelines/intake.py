@@ -167,9 +167,9 @@ class _Sorting:
         self._lines: dict[str | None, Line] = {}
         self._late = _lateness(delivery.sent_at)
         self._shared = _shared(delivery.parsed.value) if is_batch else {}
-        self._excess: Reason | None = None
         if len(delivery.events) > MAX_BATCH_EVENTS:
-            self._excess = "too_many_events"
+            most = f"a batch may have {MAX_BATCH_EVENTS:,} events"
+            raise Refused(400, "too_many_events", most)
         if delivery.key is not None or not delivery.events:
             self._line(delivery.key)  # refuses a request whose own key is unknown
 
@@ -206,8 +206,6 @@ class _Sorting:
 
     def _made(self, given: Any, line: Line) -> Event | Reason:
         """Return an event that is ready to go on, or why it is bad."""
-        if self._excess is not None:
-            return self._excess
         kind = given.get("type") if isinstance(given, dict) else None
         if not isinstance(kind, str) or kind not in CALLS:
             return judge(given, size=0) or "unknown_type"
