@@ -225,6 +225,18 @@ async def test_our_own_client_through_a_router_that_is_restarted(yard: Switchyar
 
 
 @pytest.mark.long
+async def test_a_hangup_during_the_start(yard: Switchyard, tmp_path: Path) -> None:
+    """It is passed over, and the start goes on."""
+    path = yard.file(yard.config({"file": {"to": "file", "path": "x", "transform": "T"}}))
+    path.write_text(path.read_text().replace('"T"', '[{ function = "own_signal:clean" }]'))
+    (tmp_path / "own_signal.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nclean = lambda call: call\n"
+    )
+    async with program(path) as router:
+        assert (await router.end())["state"] == "stopped"
+
+
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
 async def test_a_place_that_hangs_does_not_hold_up_the_end(yard: Switchyard) -> None:
     """A pipe that nobody reads has its `shutdown_timeout`, and no more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -263,6 +264,24 @@ async def test_a_slow_drain_does_not_hold_up_the_end(yard: Switchyard) -> None:
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began < 3
     assert made.stats().pipelines["shop"].integrations["place"].dropped == {"closed": 2}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
+async def test_a_reload_that_hangs_does_not_hold_up_the_end(yard: Switchyard) -> None:
+    """Nor does it hold up what is served meanwhile."""
+    place = await yard.receiver()
+    path = yard.file(yard.config({"place": place}))
+    async with asyncio.timeout(5):
+        async with yard.serving(path) as (made, url), yard.http(url) as http:
+            path.unlink()
+            os.mkfifo(path)  # reading it hangs until somebody writes
+            reload = asyncio.create_task(made.reload())
+            await asyncio.sleep(0)
+            assert (await http.post("/v1/batch", json={"batch": events(1)})).status_code == 200
+        reload.cancel()
+        await asyncio.gather(reload, return_exceptions=True)
+    os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+    assert made.stats().reloads == {"taken": 0, "refused": 1}
 
 
 def _rounds(yard: Switchyard, places: list[Receiver], **pipeline: Any) -> list[dict[str, Any]]:

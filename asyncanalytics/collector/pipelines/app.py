@@ -35,6 +35,7 @@ from asyncanalytics.collector.pipelines.intake import Intake
 from asyncanalytics.collector.pipelines.line import Line
 from asyncanalytics.collector.pipelines.loading import Loaded, Source, load
 from asyncanalytics.collector.pipelines.metrics import CONTENT_TYPE, exposition
+from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.errors import LifecycleError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Router:
         self._lines: dict[str, Line] = {}  # by the name of the pipeline
         self._by_key: dict[str, Line] = {}  # by the digest of the write key
         self._retiring: dict[Line, asyncio.Task[None]] = {}
+        self._reading = Aside()
         self._changing = asyncio.Lock()
         self._ending = asyncio.Event()
         self._served: set[str] = set()
@@ -120,19 +122,28 @@ class Router:
         What has not changed goes on as it is. Host and port are those of the start. If the new one
         cannot work, `InvalidConfiguration` is raised, and the old one goes on.
         """
-        async with self._changing:
-            if self._state != "serving":
-                raise LifecycleError("this router is not started: there is nothing to reload")
-            try:
-                loaded = await asyncio.to_thread(load, self._source if source is None else source)
+        self._need_to_serve()
+        try:
+            # Reading may hang, with a module of the user's: it holds up no end.
+            loaded = await self._reading.run(load, self._source if source is None else source)
+            async with self._changing:
+                self._need_to_serve()
                 await self._take_up(loaded)
-            except BaseException:
-                self._reloads["refused"] += 1
-                raise
-            self._source = self._source if source is None else _absolute(source)
-            self._loaded = loaded
-            self._guard = self._new_guard()
-            self._reloads["taken"] += 1
+                self._note(loaded, source)
+        except BaseException:
+            self._reloads["refused"] += 1
+            raise
+
+    def _need_to_serve(self) -> None:
+        if self._state != "serving":
+            raise LifecycleError("this router is not started: there is nothing to reload")
+
+    def _note(self, loaded: Loaded, source: Source | None) -> None:
+        """Have what was taken up be what is in use."""
+        self._source = self._source if source is None else _absolute(source)
+        self._loaded = loaded
+        self._guard = self._new_guard()
+        self._reloads["taken"] += 1
 
     @contextlib.asynccontextmanager
     async def serve(self, host: str | None = None, port: int | None = None) -> AsyncIterator[str]:

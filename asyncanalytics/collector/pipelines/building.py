@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncanalytics.client import AsyncClient
 from asyncanalytics.collector.pipelines.groups import given
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from asyncanalytics.collector.pipelines.config import Integration, Pipeline, Server
     from asyncanalytics.destinations import BaseDestination
+
+_UNTIRING: Final = {"max_attempts": 1_000_000}
+"""So that time is the bound: requests wait for one that is down, and nothing is given up."""
 
 
 def client(pipeline: Pipeline, server: Server, folder: Path) -> AsyncClient:
@@ -37,7 +40,7 @@ def destination(
         middleware=integration.middleware(),
         batching=Batching(**given(pipeline.batching) | given(integration.batching)),
         queueing=queueing(integration, pipeline, server),
-        retrying=Retrying(**given(pipeline.retrying) | given(integration.retrying)),
+        retrying=Retrying(**_UNTIRING | given(pipeline.retrying) | given(integration.retrying)),
     )
 
 
