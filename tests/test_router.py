@@ -385,6 +385,18 @@ async def test_bad_events_in_partial_mode(yard: Switchyard) -> None:
     assert list(place.ids) == ["track-0", "track-1"]
 
 
+@pytest.mark.parametrize("path", ["/v1/batch", "/v1/track"])
+async def test_a_bad_event_without_an_id(yard: Switchyard, path: str) -> None:
+    """It is told and kept as it came: nobody could find it by an id that was made up."""
+    place = await yard.receiver()
+    bad = {"type": "track", "event": "E"}
+    config = yard.config({"place": place}, {"mode": "strict"}, bad_events="bad.jsonl")
+    async with yard.serving(yard.file(config)) as (_, url):
+        answer = await post(url, {"batch": [bad]} if path == "/v1/batch" else bad, path)
+    assert answer.json()["Errors"][0]["messageId"] is None
+    assert "messageId" not in json.loads((yard.folder / "bad.jsonl").read_text())["event"]
+
+
 async def test_a_file_for_bad_events_that_cannot_be_written(yard: Switchyard) -> None:
     """They are not lost in silence: the request is to come again, and nothing of it was taken."""
     place = await yard.receiver()

@@ -257,7 +257,10 @@ integrations = [{{ name = "f", to = "file", path = "x", sampel = 1, sample = 2 }
         ('transform = [{ function = "shop" }]', "is named as module:function"),
         ('transform = [{ function = "no_such:f" }]', "there is no module no_such"),
         ('transform = [{ function = "json:no" }]', "has no function of that name"),
-        ('transform = [{ function = "asyncio:sleep" }]', "that is not async"),
+        ('transform = [{ function = "asyncio:sleep" }]', "the function is async"),
+        ('transform = [{ set = { "properties.a" = nan } }]', "JSON has no such value"),
+        ('transform = [{ set = { "properties.a" = [2026-11-01] } }]', "JSON has no such value"),
+        ('consent_unknown = "pass"', "goes with consent"),
         ('key = "${NOT_THERE}"', "the environment has no variable NOT_THERE"),
     ],
 )
@@ -278,6 +281,7 @@ def test_an_integration_that_cannot_work(more: str, message: str, tmp_path: Path
         ('to = "webhook"\nurl = "https://example.com"\nsecret = "sesame"', "whsec_"),
         ('to = "webhook"\nurl = "https://example.com"\nform = "array"', "'batch' or 'single'"),
         ('to = "file"', "is needed"),
+        ('to = "file"\npath = 5', "should be text, the path of a file or folder"),
         ('to = "sqlite"\npath = "x"\ntable = "a b"', "letters, digits and underscores"),
         ('to = "http://example.com"\nkey = "k"', "in the clear"),
         ('to = "https://example.com?x"\nkey = "k"', "scheme, host and path only"),
@@ -435,6 +439,19 @@ def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert given_in(integration.queueing) == {"max_events": 7}
     missing = text.replace("${SHOP_KEY}", "x${NOBODY}y")
     assert said(missing, tmp_path) == [
+        "the environment has no variable NOBODY: set it before the start"
+    ]
+
+
+def test_what_is_off_needs_no_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does what such a variable would have filled in have to be right."""
+    monkeypatch.delenv("NOBODY", raising=False)
+    off = '[[pipelines.integrations]]\nname = "hook"\nto = "webhook"\nurl = "${NOBODY}"\n'
+    path = tmp_path / "pipelines.toml"
+    path.write_text(GOOD + off + "enabled = false\n")
+    (pipeline,) = load(path).config.pipelines
+    assert [each.name for each in pipeline.enabled] == ["crm"]
+    assert said(GOOD + off, tmp_path) == [
         "the environment has no variable NOBODY: set it before the start"
     ]
 

@@ -166,6 +166,7 @@ class _Sorting:
         self._delivery = delivery
         self._lines: dict[str | None, Line] = {}
         self._late = _lateness(delivery.sent_at)
+        self._is_batch = is_batch
         self._shared = _shared(delivery.parsed.value) if is_batch else {}
         if len(delivery.events) > MAX_BATCH_EVENTS:
             most = f"a batch may have {MAX_BATCH_EVENTS:,} events"
@@ -180,11 +181,12 @@ class _Sorting:
                 await asyncio.sleep(0)
             key = (take_key(given) if isinstance(given, dict) else None) or self._delivery.key
             line = self._line(key)
+            own_id = self._id(given)
             made = self._made(given, line)
             if isinstance(made, Event):
                 self.good[key].append(made)
             else:
-                self.bad[line].append(self._bad(place, given, made))
+                self.bad[line].append(self._bad(place, given, made, own_id))
 
     def errors(self) -> list[dict[str, Any]]:
         """Return what is told of the bad events, in their order."""
@@ -221,10 +223,16 @@ class _Sorting:
             return "too_deep"
         return judge(made.wire, size=len(made.body) + 1) or made
 
-    def _bad(self, place: int, given: Any, reason: Reason) -> Bad:
+    def _id(self, given: Any) -> Any:
+        """Return the id that an event came with: a single call has been given one by now."""
+        came = given if self._is_batch else self._delivery.parsed.value
+        return came.get("messageId") if isinstance(came, dict) else None
+
+    def _bad(self, place: int, given: Any, reason: Reason, own_id: Any) -> Bad:
+        if own_id in (None, "") and isinstance(given, dict):
+            given.pop("messageId", None)  # it was made up here, and would tell nobody anything
         payload, _ = payload_of(given, self._delivery.parsed)
-        message_id = given.get("messageId") if isinstance(given, dict) else None
-        return Bad(place, message_id if isinstance(message_id, str) else None, reason, payload)
+        return Bad(place, own_id if isinstance(own_id, str) else None, reason, payload)
 
 
 def _shared(envelope: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -87,8 +87,11 @@ def _no_toml(error: tomllib.TOMLDecodeError) -> Problem:
 
 
 def _checked(data: dict[str, Any], positions: Positions | None, folder: Path) -> Config:
-    found = list(_unset(data))
     filled = _expanded(data)
+    found = []
+    for place, problem in _unset(data):
+        if not _is_off(filled, place):
+            found.append((place, problem))
     made = None
     try:
         made = Config.model_validate(filled)
@@ -155,6 +158,19 @@ def _unset(data: Any) -> Iterator[tuple[Place, str]]:
                 yield place, f"the environment has no variable {name}: set it before the start"
 
 
+def _is_off(filled: dict[str, Any], place: Place) -> bool:
+    """Whether a place is in an integration that is off, which is then without what is not set."""
+    if len(place) < 5 or (place[0], place[2]) != ("pipelines", "integrations"):
+        return False
+    integrations = filled["pipelines"][place[1]]["integrations"]
+    integration = integrations[place[3]]
+    if not isinstance(integration, dict) or integration.get("enabled") is not False:
+        return False
+    name = integration.get("name", "")
+    integrations[place[3]] = {"name": name, "to": "console", "enabled": False}
+    return True
+
+
 def _expanded(value: Any) -> Any:
     if isinstance(value, str):
         return _VARIABLE.sub(_variable, value)
@@ -181,6 +197,8 @@ def _plain(error: ErrorDetails) -> tuple[Place, str]:
         return place, "is needed"
     if error["type"] in {"too_short", "string_too_short"}:
         return place, "needs at least one, and is empty"
+    if error["type"] == "path_type":
+        return place, "should be text, the path of a file or folder"
     if error["type"] == "value_error":
         return place, error["msg"].removeprefix("Value error, ")
     return place, _lowered(error["msg"].removeprefix("Input "))
