@@ -227,9 +227,9 @@ async def test_a_spool_is_handed_over(yard: Switchyard, monkeypatch: pytest.Monk
 
 
 async def test_what_a_removed_integration_leaves_stays_in_the_folder(
-    yard: Switchyard, monkeypatch: pytest.MonkeyPatch
+    yard: Switchyard, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Until one of that name is there again: it is nobody else's."""
+    """Until one of that name is there again: it is nobody else's, and it is told of."""
     monkeypatch.setattr("asyncanalytics.journal._LOOK_AROUND", 0.1)
     up, down = [await yard.receiver() for _ in range(2)]
     down.collector.misbehave(503)
@@ -243,11 +243,23 @@ async def test_what_a_removed_integration_leaves_stays_in_the_folder(
         await made.reload()
         await yard.until(lambda: not made._retiring)
         assert made.stats().pipelines["shop"].integrations["down"].left == 4
+        await yard.until(lambda: made.stats().pipelines["shop"].stranded)
+        metrics = (await http.get("/metrics")).text
+        assert 'asyncanalytics_stranded{pipeline="shop",integration="down"} 4' in metrics
+    async with yard.serving(path) as (made, url):
+        await yard.until(lambda: made.stats().pipelines["shop"].stranded == {"down": 4})
+        told = [each.getMessage() for each in logged.records if "wait for" in each.getMessage()]
+        said = (
+            "pipeline 'shop': 4 events in its spool wait for 'down', which is none of its "
+            "integrations: give one that name, or purge them (asyncanalytics spool)"
+        )
+        assert told == [said, said]
         down.collector.behave()
         config["pipelines"][0]["integrations"].append(gone)
         yard.file(config)
         await made.reload()
         await yard.until(lambda: len(down.ids) == 4)
+        await yard.until(lambda: not made.stats().pipelines["shop"].stranded)
     assert up.ids == down.ids == {f"m{n}": 1 for n in range(4)}
 
 

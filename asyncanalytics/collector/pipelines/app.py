@@ -70,6 +70,7 @@ class Router:
         self._lines: dict[str, Line] = {}  # by the name of the pipeline
         self._by_key: dict[str, Line] = {}  # by the digest of the write key
         self._retiring: dict[Line, asyncio.Task[None]] = {}
+        self._looks: set[asyncio.Task[None]] = set()
         self._reading = Aside()
         self._changing = asyncio.Lock()
         self._ending = asyncio.Event()
@@ -100,6 +101,8 @@ class Router:
         except BaseException:
             self._state = "stopped"
             raise
+        for line in self._lines.values():
+            self._look(line)
         self._state = "serving"
 
     async def aclose(self) -> None:
@@ -112,8 +115,11 @@ class Router:
             for line in lines.values():
                 self._retire(line)
             self._ending.set()
+            for look in self._looks:
+                look.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*self._retiring.values())
+                await asyncio.gather(*self._looks, return_exceptions=True)
             self._state = "stopped"
 
     async def reload(self, source: Source | None = None) -> None:
@@ -300,6 +306,15 @@ class Router:
         seconds = line.config.shutdown_timeout if self._ending.is_set() else 0.0
         line.figures.absorb(await line.client.aclose(seconds))
         del self._retiring[line]
+        successor = self._lines.get(line.config.name)
+        if successor is not None and not self._ending.is_set():
+            self._look(successor)
+
+    def _look(self, line: Line) -> None:
+        """See beside all else what the line's spool holds for nobody who is here."""
+        task = asyncio.create_task(line.look_for_strays(), name="asyncanalytics strays")
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
 
     def _turn_away(self) -> None:
         """Take no more requests, and let those go that wait for room."""

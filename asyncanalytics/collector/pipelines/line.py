@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from asyncanalytics.collector.answers import Refused
 from asyncanalytics.collector.intake import moment
 from asyncanalytics.collector.pipelines import building
+from asyncanalytics.collector.pipelines.strays import strays
 from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.destinations.file import append
 from asyncanalytics.forwarding import Forwarding
@@ -50,6 +51,8 @@ class Line:
         self.way: Forwarding = Forwarding(self.client)
         self._bad = None if pipeline.bad_events is None else folder / pipeline.bad_events
         self._keeping = Aside()
+        self._looking = Aside()
+        self._folder = folder
         self._made_of = _essence(pipeline, folder)
 
     def is_made_of(self, pipeline: Pipeline, folder: Path) -> bool:
@@ -71,6 +74,22 @@ class Line:
         """Why it takes no events at the moment, if so."""
         journal = self.way.journal
         return "the spool's disk refuses" if journal is not None and journal.is_failing else None
+
+    async def look_for_strays(self) -> None:
+        """Count what waits in the spool for nobody who is here, and say what is new of it."""
+        table = self.config.spool_table
+        if table is None:
+            return
+        names = {each.name for each in self.config.enabled}
+        found = await self._looking.run(strays, self._folder / table.folder, names)
+        for name, events in found.items():
+            if events > self.figures.stranded.get(name, 0):
+                logger.warning(
+                    "pipeline %r: %d events in its spool wait for %r, which is none of its "
+                    "integrations: give one that name, or purge them (asyncanalytics spool)",
+                    *(self.config.name, events, name),
+                )
+        self.figures.stranded = found
 
     async def keep(self, bad: Iterable[Bad], *, patience: float) -> None:
         """Write bad events to their file, if they have one; `Refused` where that fails or hangs."""
