@@ -172,7 +172,7 @@ class Forwarding:
         """Use the client's destinations, its middleware and its spool."""
         self.client: AsyncClient = client
         self.journal: Journal | None = client._journal  # noqa: SLF001
-        self._flushers = client._flushers  # noqa: SLF001
+        self.flushers: Sequence[Flusher] = client._flushers  # noqa: SLF001
         self._shared: Sequence[Middleware] = client._router.middleware  # noqa: SLF001
         self.is_closed: bool = False
         self._said: set[str] = set()
@@ -180,12 +180,12 @@ class Forwarding:
     def close(self) -> None:
         """Take nothing more, while the client goes on with what it has; who waits gets `Closed`."""
         self.is_closed = True
-        for flusher in self._flushers:
+        for flusher in self.flushers:
             flusher.buffer.turn_away(Closed)
 
     async def plan(self, events: Iterable[Event]) -> Plan:
         """Find where each event goes, and as what. Nothing is taken yet."""
-        loads = [Load(flusher) for flusher in self._flushers]
+        loads = [Load(flusher) for flusher in self.flushers]
         unrouted = 0
         for number, each in enumerate(events, 1):
             unrouted += not self._add(each, loads)
@@ -219,13 +219,12 @@ class Forwarding:
                 wire = changed
         except InvalidCall as error:
             return self._error("cannot be given an event", _said(error))
-        except Exception as error:  # noqa: BLE001 - it is the user's code; the others go on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code; the others go on
             return self._error("raised", describe(error))
         if wire is given.wire:
             return given
         try:
-            _check(wire, given.wire)
-            return _encoded(wire)
+            return _encoded(_checked(wire, given.wire))
         except InvalidCall as error:
             return self._error("returned what is no valid call", _said(error))
 
@@ -254,16 +253,19 @@ def _called(middleware: Middleware, wire: Wire) -> Wire | None:
         return None
     if not isinstance(changed, Call):
         raise TypeError("a middleware returns a call or None")
-    return {"messageId": wire["messageId"], **around, **changed.wire()}
+    return {**around, **changed.wire(), "messageId": wire["messageId"]}
 
 
-def _check(wire: Wire, given: Wire) -> None:
-    """Raise `InvalidCall` unless a call is one still; what has not changed was looked at before."""
+def _checked(wire: Wire, given: Wire) -> Wire:
+    """Return a call with ids that are text, or raise `InvalidCall` if it is none any more.
+
+    What has not changed was looked at before.
+    """
     kind = WIRES.get(wire["type"])
     if kind is None:
         raise InvalidCall("call", "type", "is none of the six")
     is_new = kind.type != given["type"]
-    kind.validate(
+    sound = kind.validate(
         {
             name: value
             for name, value in wire.items()
@@ -274,6 +276,7 @@ def _check(wire: Wire, given: Wire) -> None:
     for name in _OBJECTS:
         if not isinstance(wire.get(name), dict | None):
             raise InvalidCall(kind.type, name, "must be an object")
+    return wire | {name: sound[name] for name in _NEEDED & sound.keys()}
 
 
 def _said(error: InvalidCall) -> str:

@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from asyncanalytics import (
     Destination,
     FileDestination,
     Retrying,
+    Sending,
     endpoints,
 )
 
@@ -265,6 +267,30 @@ def test_reprs_name_the_destination() -> None:
 def test_a_file_that_is_appended_to_while_the_process_forks(tmp_path: Path) -> None:
     """The child's file is not held up by an append of its parent's, which it cannot see end."""
     place = FileDestination(tmp_path / "calls.jsonl")
-    place._appending.acquire()  # as a thread of the parent's has it
+    place._appending._last = Future()  # as a thread of the parent's has it
     place.release()  # as the child does
-    assert place._appending.acquire(blocking=False)
+    assert place._appending._last is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
+async def test_places_that_hang_hold_up_neither_others_nor_the_end(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """A pipe that nobody reads: each batch would keep a thread, and the close would wait."""
+    pipes = [tmp_path / f"pipe{n}" for n in range(6)]
+    for each in pipes:
+        os.mkfifo(each)
+    places = [FileDestination(each, name=each.name) for each in pipes]
+    sound = FileDestination(tmp_path / "calls.jsonl")
+    settings = {"batching": Batching(max_events=1), "sending": Sending(max_in_flight=8)}
+    client = lab.client(destinations=[*places, sound], **settings)
+    await client.start()
+    for n in range(8):
+        await client.track("E", user_id=f"u{n}")
+    async with asyncio.timeout(5):
+        while client.stats().destinations["file"].delivered < 8:  # noqa: ASYNC110 - it is on disk
+            await asyncio.sleep(0.01)
+        await client.aclose(0)
+    assert client.stats().destinations["pipe0"].dropped_by == {"closed": 8}
+    for each in pipes:  # a reader, for the threads to end
+        os.close(os.open(each, os.O_RDONLY | os.O_NONBLOCK))

@@ -32,7 +32,7 @@ from asyncanalytics.forwarding import Event, Forwarding, event, take
 from asyncanalytics.middleware import OnWire, assign, drop, enrich, keep, redact, rename, where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from conftest import Lab
@@ -209,12 +209,22 @@ def _raising(call: Call) -> Call:
     raise ValueError(call)
 
 
+def _ending(call: Call) -> Call:
+    raise SystemExit(call)
+
+
+def _with(**members: Any) -> Callable[[Call], Call]:
+    return lambda call: call.model_copy(update=members)
+
+
 @pytest.mark.looptime
 @pytest.mark.parametrize(
     ("middleware", "members"),
     [
         (_Broken(), {}),
         (_raising, {}),
+        (_ending, {}),
+        (_with(user_id=[7]), {}),
         (lambda _: "no call", {}),
         (drop("userId"), {}),
         (assign({"event": ""}), {}),
@@ -225,7 +235,17 @@ def _raising(call: Call) -> Call:
         (assign({"properties.a": object()}), {}),
     ],
     ids=[
-        *("raises on the wire", "raises", "text", "no user", "no event", "no context", "a list"),
+        *(
+            "raises on the wire",
+            "raises",
+            "ends the process",
+            "a list for a user",
+            "text",
+            "no user",
+            "no event",
+            "no context",
+            "a list",
+        ),
         *("no switches", "not for a model", "no JSON"),
     ],
 )
@@ -242,6 +262,17 @@ async def test_an_event_is_not_lost_in_silence(
     errors = [each.getMessage() for each in logged.records if each.levelno == logging.ERROR]
     assert len(errors) == 1
     assert "hidden" not in errors[0]
+
+
+@pytest.mark.looptime
+async def test_a_function_cannot_change_what_an_event_is(lab: Lab) -> None:
+    """Its messageId stays, and an id that became a number goes out as text."""
+    yard = Yard(one=lab.script())
+    own = {"middleware": [_with(message_id="another", user_id=7)]}
+    async with yard.client({"one": own}) as client:
+        await put(client, track(1))
+    (got,) = yard.got("one")
+    assert (got["messageId"], got["userId"]) == (track(1).message_id, "7")
 
 
 @pytest.mark.looptime

@@ -32,6 +32,10 @@ def test_calls_and_events() -> None:
     assert step.apply(call(event="Order A\nB")) is not None
     assert step.apply(call("page", event=None)) is not None
     assert step.apply(call("identify")) is None
+    odd = where(events=["Order [VIP]", "[!a]*"])
+    assert odd.apply(call(event="Order [VIP]")) is not None
+    assert odd.apply(call(event="Order V")) is None
+    assert odd.apply(call(event="[!a] b")) is not None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import json
 import logging
+import os
 import sqlite3
 import stat
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ pytest.importorskip("tree_sitter_toml")
 
 from asyncanalytics import Batching, LifecycleError, Retrying
 from asyncanalytics.collector import InvalidConfiguration, router
+from asyncanalytics.collector.pipelines import intake
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -383,6 +385,18 @@ async def test_bad_events_in_partial_mode(yard: Switchyard) -> None:
     assert list(place.ids) == ["track-0", "track-1"]
 
 
+@pytest.mark.parametrize("path", ["/v1/batch", "/v1/track"])
+async def test_a_bad_event_without_an_id(yard: Switchyard, path: str) -> None:
+    """It is told and kept as it came: nobody could find it by an id that was made up."""
+    place = await yard.receiver()
+    bad = {"type": "track", "event": "E"}
+    config = yard.config({"place": place}, {"mode": "strict"}, bad_events="bad.jsonl")
+    async with yard.serving(yard.file(config)) as (_, url):
+        answer = await post(url, {"batch": [bad]} if path == "/v1/batch" else bad, path)
+    assert answer.json()["Errors"][0]["messageId"] is None
+    assert "messageId" not in json.loads((yard.folder / "bad.jsonl").read_text())["event"]
+
+
 async def test_a_file_for_bad_events_that_cannot_be_written(yard: Switchyard) -> None:
     """They are not lost in silence: the request is to come again, and nothing of it was taken."""
     place = await yard.receiver()
@@ -393,6 +407,24 @@ async def test_a_file_for_bad_events_that_cannot_be_written(yard: Switchyard) ->
         assert made.stats().pipelines["shop"].bad == {}
         (yard.folder / "missing").mkdir()
         assert (await batch(url, event(), BAD["missing_user"])).status_code == 200
+    assert place.ids == {"track-0": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
+async def test_a_file_for_bad_events_that_hangs(
+    yard: Switchyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request waits for it as long as for other disks; requests without bad events go on."""
+    monkeypatch.setattr(intake, "_DISK", 0.1)
+    place = await yard.receiver()
+    os.mkfifo(yard.folder / "bad")
+    config = yard.config({"place": place}, {"max_wait": 0}, bad_events="bad")
+    async with yard.serving(yard.file(config)) as (_, url):
+        for _ in range(2):
+            answer = await batch(url, BAD["missing_user"])
+            assert (answer.status_code, answer.json()["reason"]) == (503, "not_kept")
+        assert (await batch(url, event())).status_code == 200
+    os.close(os.open(yard.folder / "bad", os.O_RDONLY | os.O_NONBLOCK))
     assert place.ids == {"track-0": 1}
 
 
@@ -419,11 +451,13 @@ async def test_requests_that_are_none(
 
 
 async def test_too_many_events(yard: Switchyard) -> None:
-    """More than the protocol allows are all bad."""
+    """More than the protocol allows are refused as one that is too large is: none is lost."""
     small = [{"type": "track", "userId": "u", "event": "E"}] * 2_501
     async with yard.serving(yard.config({"file": {"to": "file", "path": "x"}})) as (made, url):
-        assert (await batch(url, *small)).status_code == 200
-        assert made.stats().pipelines["shop"].bad == {"too_many_events": 2_501}
+        answer = await batch(url, *small)
+        assert (answer.status_code, answer.json()["reason"]) == (400, "too_many_events")
+        assert (await batch(url, *small[:2_500])).status_code == 200
+        assert made.stats().pipelines["shop"].bad == {}
 
 
 async def test_an_event_that_is_nested_too_deeply(yard: Switchyard) -> None:

@@ -235,6 +235,7 @@ integrations = [{{ name = "f", to = "file", path = "x", sampel = 1, sample = 2 }
         ("queueing = { max_event = 1 }", "did you mean max_events?"),
         ('queueing = { when_full = "weit" }', "should be 'wait', 'raise', 'drop_newest'"),
         ('queueing = { when_full = "raise", max_wait = 1 }', "goes with when_full='wait' only"),
+        ('consent = [""]', "name at least one category"),
         ("retrying = { base = 100 }", "Retrying: base must be between 0 and cap seconds"),
         ('batching = { linger = "long" }', "should be a valid number"),
         ("endpoint = { gzip = true }", "describes a system that is given as a URL"),
@@ -256,7 +257,10 @@ integrations = [{{ name = "f", to = "file", path = "x", sampel = 1, sample = 2 }
         ('transform = [{ function = "shop" }]', "is named as module:function"),
         ('transform = [{ function = "no_such:f" }]', "there is no module no_such"),
         ('transform = [{ function = "json:no" }]', "has no function of that name"),
-        ('transform = [{ function = "asyncio:sleep" }]', "that is not async"),
+        ('transform = [{ function = "asyncio:sleep" }]', "the function is async"),
+        ('transform = [{ set = { "properties.a" = nan } }]', "JSON has no such value"),
+        ('transform = [{ set = { "properties.a" = [2026-11-01] } }]', "JSON has no such value"),
+        ('consent_unknown = "pass"', "goes with consent"),
         ('key = "${NOT_THERE}"', "the environment has no variable NOT_THERE"),
     ],
 )
@@ -277,6 +281,7 @@ def test_an_integration_that_cannot_work(more: str, message: str, tmp_path: Path
         ('to = "webhook"\nurl = "https://example.com"\nsecret = "sesame"', "whsec_"),
         ('to = "webhook"\nurl = "https://example.com"\nform = "array"', "'batch' or 'single'"),
         ('to = "file"', "is needed"),
+        ('to = "file"\npath = 5', "should be text, the path of a file or folder"),
         ('to = "sqlite"\npath = "x"\ntable = "a b"', "letters, digits and underscores"),
         ('to = "http://example.com"\nkey = "k"', "in the clear"),
         ('to = "https://example.com?x"\nkey = "k"', "scheme, host and path only"),
@@ -301,6 +306,7 @@ def test_a_place_that_cannot_work(table_of: str, message: str, tmp_path: Path) -
         ("[[pipelines]\n", "no TOML: "),
         ("a = \n", "no TOML: "),
         ("", "is needed"),
+        ("x = " + "[" * 3_000 + "]" * 3_000, "it is nested too deeply"),
         ("pipelines = []", "needs at least one, and is empty"),
         ("pipelines = 7", "should be a valid list"),
         ("pipelines = [7]", "should be a valid dictionary"),
@@ -311,7 +317,7 @@ def test_a_place_that_cannot_work(table_of: str, message: str, tmp_path: Path) -
         (GOOD.replace("port = 0", "port = 70000"), "should be less than or equal to 65535"),
         (GOOD.replace(f'key = "{KEY}"', 'key = "${A:-}"', 1), "needs at least one, and is empty"),
     ],
-    ids=str,
+    ids=lambda text: str(text)[:60],
 )
 def test_a_file_that_cannot_work(text: str, message: str, tmp_path: Path) -> None:
     """From what is no TOML to what has nothing in it."""
@@ -330,6 +336,42 @@ def test_two_pipelines_share_nothing(tmp_path: Path) -> None:
     assert {each.message for each in found} == {
         "is that of pipelines[0] already: each needs its own"
     }
+
+
+def test_a_spool_is_the_same_however_it_is_written(tmp_path: Path) -> None:
+    """By its name in the file's folder, and by its whole path."""
+    pipelines = GOOD.partition("[[pipelines]]")[2]
+    first = GOOD.replace('name = "shop"', 'name = "shop"\nspool = "a"')
+    second = "[[pipelines]]" + pipelines.replace('"shop"', f'"blog"\nspool = "{tmp_path}/b/../a"')
+    found = problems(first + second.replace(KEY, "another", 1), tmp_path)
+    assert [each.path for each in found] == ["pipelines[1].spool"]
+
+
+def test_tables_that_do_not_go_together(tmp_path: Path) -> None:
+    """Each is sound for itself: it is said at the integration, before anything starts."""
+    text = GOOD.replace(
+        'name = "shop"\n', 'name = "shop"\nqueueing = { when_full = "drop_oldest" }\n'
+    )
+    (found,) = problems(text + "queueing = { max_wait = 1 }\n", tmp_path)
+    assert (found.path, found.line) == ("pipelines[0].integrations[0]", 10)
+    assert "goes with when_full='wait' only" in found.message
+    text = GOOD.replace('name = "shop"\n', 'name = "shop"\nretrying = { cap = 7 }\n')
+    assert "base must be between" in said(text + "retrying = { base = 8 }\n", tmp_path)[0]
+
+
+def test_a_configuration_in_python_is_checked_as_a_file_is(tmp_path: Path) -> None:
+    """What two pipelines share is found in models, too."""
+    path = tmp_path / "pipelines.toml"
+    path.write_text(GOOD)
+    made = load(path).config
+    with pytest.raises(InvalidConfiguration, match="each needs its own") as caught:
+        router(made.model_copy(update={"pipelines": made.pipelines * 2}))
+    assert [each.path for each in caught.value.problems] == [
+        "pipelines[1].name",
+        "pipelines[1].write_key",
+    ]
+    assert KEY not in str(caught.value)
+    assert router(made).config is made
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -401,6 +443,19 @@ def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
+def test_what_is_off_needs_no_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does what such a variable would have filled in have to be right."""
+    monkeypatch.delenv("NOBODY", raising=False)
+    off = '[[pipelines.integrations]]\nname = "hook"\nto = "webhook"\nurl = "${NOBODY}"\n'
+    path = tmp_path / "pipelines.toml"
+    path.write_text(GOOD + off + "enabled = false\n")
+    (pipeline,) = load(path).config.pipelines
+    assert [each.name for each in pipeline.enabled] == ["crm"]
+    assert said(GOOD + off, tmp_path) == [
+        "the environment has no variable NOBODY: set it before the start"
+    ]
+
+
 def test_settings_of_an_integration_go_before_the_pipelines(tmp_path: Path) -> None:
     """What neither says is the client's default; nobody waits for ever."""
     text = GOOD.replace(
@@ -421,6 +476,7 @@ def test_settings_of_an_integration_go_before_the_pipelines(tmp_path: Path) -> N
     assert crm.queueing == Queueing(max_events=7, max_bytes=70_000, when_full="drop_oldest")
     assert file.queueing == Queueing(max_events=7, max_wait=1)
     assert crm.retrying == Retrying(cap=7, max_attempts=2)
+    assert file.retrying == Retrying(cap=7, max_attempts=1_000_000)  # time is the bound
     assert crm.batching == file.batching == Batching(linger=2)
     assert client._sending.max_in_flight == 3
     assert client._journal is not None
@@ -468,3 +524,6 @@ def test_functions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(integration.middleware()) == 1
     (message,) = said(text.replace("own_rules", "own_broken"), tmp_path)
     assert message == "own_broken cannot be imported: RuntimeError at own_broken.py:1"
+    (tmp_path / "own_ending.py").write_text("raise SystemExit('sesame')\n")
+    (message,) = said(text.replace("own_rules", "own_ending"), tmp_path)
+    assert message == "own_ending cannot be imported: SystemExit at own_ending.py:1"

@@ -224,6 +224,33 @@ async def test_our_own_client_through_a_router_that_is_restarted(yard: Switchyar
     assert {each.message_id for each in sent} <= place.ids.keys()
 
 
+@pytest.mark.long
+async def test_a_hangup_during_the_start(yard: Switchyard, tmp_path: Path) -> None:
+    """It is passed over, and the start goes on."""
+    path = yard.file(yard.config({"file": {"to": "file", "path": "x", "transform": "T"}}))
+    path.write_text(path.read_text().replace('"T"', '[{ function = "own_signal:clean" }]'))
+    (tmp_path / "own_signal.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nclean = lambda call: call\n"
+    )
+    async with program(path) as router:
+        assert (await router.end())["state"] == "stopped"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
+async def test_a_place_that_hangs_does_not_hold_up_the_end(yard: Switchyard) -> None:
+    """A pipe that nobody reads has its `shutdown_timeout`, and no more."""
+    os.mkfifo(yard.folder / "pipe")
+    places = {"pipe": {"to": "file", "path": "pipe"}}
+    async with program(yard.file(yard.config(places, shutdown_timeout=0.1))) as router:
+        async with yard.http(router.url) as http:
+            body = {"batch": [{"type": "identify", "userId": "u"}]}
+            assert (await http.post("/v1/batch", json=body)).status_code == 200
+        async with asyncio.timeout(5):
+            stats = await router.end()
+    assert stats["pipelines"]["shop"]["integrations"]["pipe"]["dropped"] == {"closed": 1}
+
+
 # --------------------------------------------------------------------------------- what it says
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ pytest.importorskip("tree_sitter_toml")
 
 from asyncanalytics import Batching, LifecycleError, Retrying
 from asyncanalytics.collector import InvalidConfiguration
+from asyncanalytics.collector.pipelines import running
 from asyncanalytics.spool import left_in
 
 if TYPE_CHECKING:
@@ -100,6 +102,7 @@ async def test_server_settings_are_taken_up(yard: Switchyard) -> None:
     async with yard.serving(config) as (made, url), yard.http(url) as http:
         body = {"batch": [{"type": "track"}]}
         assert (await http.post("/v1/batch", json=body)).status_code == 200
+        before = dict(made._lines)
         config["server"] |= {"mode": "strict", "allowed_hosts": ["example.com"], "max_body": 10}
         config["server"]["max_wait"] = 0.5
         await made.reload(config)
@@ -109,6 +112,7 @@ async def test_server_settings_are_taken_up(yard: Switchyard) -> None:
         assert (await http.post("/v1/batch", json=body)).status_code == 400
         named = await http.get("/ready", headers={"host": "example.com"})
         assert named.status_code == 200
+        assert made._lines == before
         (flusher,) = made._lines["shop"].client._flushers
         assert flusher.queueing.max_wait == 0.5
 
@@ -158,8 +162,9 @@ async def test_who_waits_for_room_goes_on_with_the_new_pipeline(yard: Switchyard
     down, up = [await yard.receiver() for _ in range(2)]
     down.collector.misbehave(503)
     queueing = {"max_events": 3}
-    config = yard.config({"place": {"to": down, "queueing": queueing}}, {"max_wait": 30})
-    config["pipelines"][0] |= {"drain_timeout": 0.2}
+    there = {"to": down, "queueing": queueing, "retrying": QUICK}
+    config = yard.config({"place": there}, {"max_wait": 30})
+    config["pipelines"][0] |= {"drain_timeout": 0}
     async with yard.serving(config) as (made, url), yard.http(url) as http:
         await http.post("/v1/batch", json={"batch": events(3)})
         waiting = [
@@ -172,11 +177,14 @@ async def test_who_waits_for_room_goes_on_with_the_new_pipeline(yard: Switchyard
         await made.reload(config)
         answers = await asyncio.gather(*waiting)
         assert [each.status_code for each in answers] == [200] * 3
-        await yard.until(lambda: not made._retiring)
+        assert made._retiring
+        down.collector.behave()
+        await yard.until(lambda: not made._retiring)  # it has no spool: it drains till it is empty
+    assert down.ids == {f"m{n}": 1 for n in range(3)}
     assert set(up.ids) == {f"m{n}" for n in range(3, 9)}
     figures = made.stats().pipelines["shop"]
     assert figures.events == 9
-    assert figures.integrations["place"].dropped == {"closed": 3}  # it has no spool
+    assert figures.integrations["place"].dropped == {}
 
 
 async def test_who_waits_at_a_pipeline_that_goes_is_told(yard: Switchyard) -> None:
@@ -219,9 +227,9 @@ async def test_a_spool_is_handed_over(yard: Switchyard, monkeypatch: pytest.Monk
 
 
 async def test_what_a_removed_integration_leaves_stays_in_the_folder(
-    yard: Switchyard, monkeypatch: pytest.MonkeyPatch
+    yard: Switchyard, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Until one of that name is there again: it is nobody else's."""
+    """Until one of that name is there again: it is nobody else's, and it is told of."""
     monkeypatch.setattr("asyncanalytics.journal._LOOK_AROUND", 0.1)
     up, down = [await yard.receiver() for _ in range(2)]
     down.collector.misbehave(503)
@@ -235,11 +243,23 @@ async def test_what_a_removed_integration_leaves_stays_in_the_folder(
         await made.reload()
         await yard.until(lambda: not made._retiring)
         assert made.stats().pipelines["shop"].integrations["down"].left == 4
+        await yard.until(lambda: made.stats().pipelines["shop"].stranded)
+        metrics = (await http.get("/metrics")).text
+        assert 'asyncanalytics_stranded{pipeline="shop",integration="down"} 4' in metrics
+    async with yard.serving(path) as (made, url):
+        await yard.until(lambda: made.stats().pipelines["shop"].stranded == {"down": 4})
+        told = [each.getMessage() for each in logged.records if "wait for" in each.getMessage()]
+        said = (
+            "pipeline 'shop': 4 events in its spool wait for 'down', which is none of its "
+            "integrations: give one that name, or purge them (asyncanalytics spool)"
+        )
+        assert told == [said, said]
         down.collector.behave()
         config["pipelines"][0]["integrations"].append(gone)
         yard.file(config)
         await made.reload()
         await yard.until(lambda: len(down.ids) == 4)
+        await yard.until(lambda: not made.stats().pipelines["shop"].stranded)
     assert up.ids == down.ids == {f"m{n}": 1 for n in range(4)}
 
 
@@ -256,6 +276,24 @@ async def test_a_slow_drain_does_not_hold_up_the_end(yard: Switchyard) -> None:
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began < 3
     assert made.stats().pipelines["shop"].integrations["place"].dropped == {"closed": 2}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
+async def test_a_reload_that_hangs_does_not_hold_up_the_end(yard: Switchyard) -> None:
+    """Nor does it hold up what is served meanwhile."""
+    place = await yard.receiver()
+    path = yard.file(yard.config({"place": place}))
+    async with asyncio.timeout(5):
+        async with yard.serving(path) as (made, url), yard.http(url) as http:
+            path.unlink()
+            os.mkfifo(path)  # reading it hangs until somebody writes
+            reload = asyncio.create_task(made.reload())
+            await asyncio.sleep(0)
+            assert (await http.post("/v1/batch", json={"batch": events(1)})).status_code == 200
+        reload.cancel()
+        await asyncio.gather(reload, return_exceptions=True)
+    os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+    assert made.stats().reloads == {"taken": 0, "refused": 1}
 
 
 def _rounds(yard: Switchyard, places: list[Receiver], **pipeline: Any) -> list[dict[str, Any]]:
@@ -326,3 +364,32 @@ async def test_reloads_under_traffic_lose_nothing(yard: Switchyard, spool: str |
         assert len({each["properties"]["round"] for each in place.events}) == 3
     for before, after in itertools.pairwise(seen):
         assert all(after[name] >= number for name, number in before.items())
+
+
+async def test_a_reload_that_fails_does_not_end_those_after_it(
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever it raised is said, without what its text may quote."""
+    outcomes: list[Exception | None] = [RuntimeError("sesame"), None]
+    asked, done = asyncio.Event(), asyncio.Event()
+
+    class Reloadable:
+        serve = None
+
+        async def reload(self) -> None:
+            outcome = outcomes.pop(0)
+            done.set()
+            if outcome is not None:
+                raise outcome
+
+    task = asyncio.create_task(running._reload_when(asked, Reloadable()))  # type: ignore[arg-type]
+    for _ in range(2):
+        asked.set()
+        await done.wait()
+        done.clear()
+    await asyncio.sleep(0)
+    task.cancel()
+    said = [each.getMessage() for each in logged.records]
+    assert said[0].startswith("the reload has failed, and the old configuration goes on: Runtime")
+    assert "sesame" not in said[0]
+    assert said[1:] == ["the new configuration is in use"]

@@ -2,6 +2,7 @@
 # Annotations are read at run time: typer makes the options from them.
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ def route(
     it has is delivered or its time is up. With --json the first line says where it listens, and
     the last line has the figures.
     """
+    if not check and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     sys.path.insert(0, str(source.absolute().parent))  # where functions of its own may be
     router = _router(source, json=json)
     if check:

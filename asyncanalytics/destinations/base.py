@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-import anyio.to_thread
-
 from asyncanalytics.batching import Limits
+from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.errors import ConfigurationError
 from asyncanalytics.retrying import Delivered, Retry
 
@@ -128,12 +126,12 @@ class TableDestination(BaseDestination):
             )
         self._path = Path(path)
         self._table = table
-        self._inserting = threading.Lock()  # one insert at a time: they would only wait inside
+        self._inserting = Aside()  # one insert at a time: they would only wait inside
 
     def release(self) -> None:
         """Let another client have it; in a forked child, whatever the parent is doing."""
         super().release()
-        self._inserting = threading.Lock()
+        self._inserting = Aside()
 
     def limits(self, batching: Batching) -> Limits:
         """Return the user's limits."""
@@ -144,12 +142,8 @@ class TableDestination(BaseDestination):
 
     async def deliver(self, batch: Batch) -> Verdict:
         """Insert a batch."""
-        problem = await anyio.to_thread.run_sync(self._insert_alone, batch)
+        problem = await self._inserting.run(self._insert, batch)
         return Delivered() if problem is None else Retry(problem)
-
-    def _insert_alone(self, batch: Batch) -> str | None:
-        with self._inserting:
-            return self._insert(batch)
 
     @abstractmethod
     def _insert(self, batch: Batch) -> str | None:

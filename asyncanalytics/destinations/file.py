@@ -7,13 +7,11 @@ operating system has it; a disk that is full or gone is tried again like a serve
 from __future__ import annotations
 
 import os
-import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-import anyio.to_thread
-
+from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.destinations.base import BaseDestination, Rules, own_limits
 from asyncanalytics.retrying import Delivered, Retry, Verdict
 
@@ -42,12 +40,12 @@ class FileDestination(BaseDestination):
         super().__init__(name, **rules)
         self._path = Path(path)
         # One append at a time: undoing a torn one must not cut off another that came after it.
-        self._appending = threading.Lock()
+        self._appending = Aside()
 
     def release(self) -> None:
         """Let another client have it; in a forked child, whatever the parent is doing."""
         super().release()
-        self._appending = threading.Lock()
+        self._appending = Aside()
 
     def limits(self, batching: Batching) -> Limits:
         """Return the user's limits; a line may have a mebibyte, if a batch may."""
@@ -58,13 +56,12 @@ class FileDestination(BaseDestination):
 
     async def deliver(self, batch: Batch) -> Verdict:
         """Append a batch."""
-        problem = await anyio.to_thread.run_sync(self._append, batch)
+        problem = await self._appending.run(self._append, batch)
         return Delivered() if problem is None else Retry(f"cannot write: {problem}")
 
     def _append(self, batch: Batch) -> str | None:
         lines = b"".join(b"{" + receipt.body + b"\n" for receipt in batch.receipts)
-        with self._appending:
-            return append(self._path, lines)
+        return append(self._path, lines)
 
 
 def append(path: Path, lines: bytes) -> str | None:

@@ -17,7 +17,7 @@ from asyncanalytics.destinations.base import TableDestination
 if TYPE_CHECKING:
     from asyncanalytics.batching import Batch
 
-_BUSY: Final = 5.0  # seconds to wait for others who write
+_BUSY: Final = 1.0  # seconds to wait for others who write; then the batch is tried again
 _TABLE: Final = """CREATE TABLE {} (
     message_id TEXT PRIMARY KEY NOT NULL,
     payload TEXT NOT NULL,

@@ -37,8 +37,8 @@ def where(
 
     Args:
         calls: which of the six, such as `["track", "identify"]`.
-        events: names of track calls, with `*` and `?` as in file names, such as `["Order *"]`. The
-            other calls have no such name, and pass.
+        events: names of track calls, in which `*` stands for any text and `?` for any character,
+            such as `["Order *"]`. The other calls have no such name, and pass.
         when: a JMESPath expression (https://jmespath.org) on the call as it is on the wire, such
             as ``"properties.total > `100`"``. It holds unless it gives false, null or an empty
             text, list or object; one that does not fit a call's values does not hold. Needs the
@@ -74,7 +74,7 @@ def _is_one_of(calls: list[str]) -> Callable[[Wire], bool]:
 
 
 def _is_named(patterns: list[str]) -> Callable[[Wire], bool]:
-    fits = re.compile("|".join(translate(each) for each in patterns)).match
+    fits = re.compile("|".join(translate(each.replace("[", "[[]")) for each in patterns)).match
     return lambda wire: wire.get("type") != "track" or bool(fits(str(wire.get("event") or "")))
 
 

@@ -4,7 +4,8 @@ Invariants of a reload:
 - A configuration that cannot work changes nothing.
 - New pipelines are started before any request sees them; then all keys change at once.
 - A pipeline that is replaced or removed takes nothing more, and drains in the background. Who was
-  waiting at it goes on with the new one. What its spool still holds then, the new one takes over.
+  waiting at it goes on with the new one. What its spool still holds after a time, the new one takes
+  over; without a spool it drains until nothing is left.
 - A pipeline that is the same goes on with its client; figures go on in any case.
 """
 
@@ -34,6 +35,7 @@ from asyncanalytics.collector.pipelines.intake import Intake
 from asyncanalytics.collector.pipelines.line import Line
 from asyncanalytics.collector.pipelines.loading import Loaded, Source, load
 from asyncanalytics.collector.pipelines.metrics import CONTENT_TYPE, exposition
+from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.errors import LifecycleError
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class Router:
         self._lines: dict[str, Line] = {}  # by the name of the pipeline
         self._by_key: dict[str, Line] = {}  # by the digest of the write key
         self._retiring: dict[Line, asyncio.Task[None]] = {}
+        self._looks: set[asyncio.Task[None]] = set()
+        self._reading = Aside()
         self._changing = asyncio.Lock()
         self._ending = asyncio.Event()
         self._served: set[str] = set()
@@ -97,6 +101,8 @@ class Router:
         except BaseException:
             self._state = "stopped"
             raise
+        for line in self._lines.values():
+            self._look(line)
         self._state = "serving"
 
     async def aclose(self) -> None:
@@ -109,8 +115,11 @@ class Router:
             for line in lines.values():
                 self._retire(line)
             self._ending.set()
+            for look in self._looks:
+                look.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*self._retiring.values())
+                await asyncio.gather(*self._looks, return_exceptions=True)
             self._state = "stopped"
 
     async def reload(self, source: Source | None = None) -> None:
@@ -119,19 +128,28 @@ class Router:
         What has not changed goes on as it is. Host and port are those of the start. If the new one
         cannot work, `InvalidConfiguration` is raised, and the old one goes on.
         """
-        async with self._changing:
-            if self._state != "serving":
-                raise LifecycleError("this router is not started: there is nothing to reload")
-            try:
-                loaded = await asyncio.to_thread(load, self._source if source is None else source)
+        self._need_to_serve()
+        try:
+            # Reading may hang, with a module of the user's: it holds up no end.
+            loaded = await self._reading.run(load, self._source if source is None else source)
+            async with self._changing:
+                self._need_to_serve()
                 await self._take_up(loaded)
-            except BaseException:
-                self._reloads["refused"] += 1
-                raise
-            self._source = self._source if source is None else _absolute(source)
-            self._loaded = loaded
-            self._guard = self._new_guard()
-            self._reloads["taken"] += 1
+                self._note(loaded, source)
+        except BaseException:
+            self._reloads["refused"] += 1
+            raise
+
+    def _need_to_serve(self) -> None:
+        if self._state != "serving":
+            raise LifecycleError("this router is not started: there is nothing to reload")
+
+    def _note(self, loaded: Loaded, source: Source | None) -> None:
+        """Have what was taken up be what is in use."""
+        self._source = self._source if source is None else _absolute(source)
+        self._loaded = loaded
+        self._guard = self._new_guard()
+        self._reloads["taken"] += 1
 
     @contextlib.asynccontextmanager
     async def serve(self, host: str | None = None, port: int | None = None) -> AsyncIterator[str]:
@@ -251,7 +269,7 @@ class Router:
         lines: dict[str, Line] = {}
         for pipeline in config.pipelines:
             old = self._lines.get(pipeline.name)
-            if old is not None and old.is_made_of(pipeline, config.server, folder):
+            if old is not None and old.is_made_of(pipeline, folder):
                 lines[pipeline.name] = old
             else:
                 figures = self._figures.get(pipeline.name) or PipelineFigures()
@@ -262,6 +280,8 @@ class Router:
         # From here to the end of this function nothing is awaited.
         replaced = [line for name, line in self._lines.items() if lines.get(name) is not line]
         self._lines = lines
+        for line in lines.values():
+            line.heed(config.server)
         self._figures |= {name: line.figures for name, line in lines.items()}
         self._by_key = {
             _digest(each.write_key.get_secret_value()): lines[each.name]
@@ -278,7 +298,7 @@ class Router:
     async def _drain(self, line: Line) -> None:
         """Let a line deliver what it has, in its time or in that which the router has left."""
         ending = asyncio.create_task(self._ending.wait())
-        draining = asyncio.create_task(line.client.flush(line.config.drain_timeout))
+        draining = asyncio.create_task(line.client.flush(line.drain_timeout))
         await asyncio.wait([ending, draining], return_when=asyncio.FIRST_COMPLETED)
         for each in (ending, draining):
             each.cancel()
@@ -286,6 +306,15 @@ class Router:
         seconds = line.config.shutdown_timeout if self._ending.is_set() else 0.0
         line.figures.absorb(await line.client.aclose(seconds))
         del self._retiring[line]
+        successor = self._lines.get(line.config.name)
+        if successor is not None and not self._ending.is_set():
+            self._look(successor)
+
+    def _look(self, line: Line) -> None:
+        """See beside all else what the line's spool holds for nobody who is here."""
+        task = asyncio.create_task(line.look_for_strays(), name="asyncanalytics strays")
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
 
     def _turn_away(self) -> None:
         """Take no more requests, and let those go that wait for room."""

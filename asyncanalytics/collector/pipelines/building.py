@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncanalytics.client import AsyncClient
 from asyncanalytics.collector.pipelines.groups import given
@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from asyncanalytics.collector.pipelines.config import Integration, Pipeline, Server
     from asyncanalytics.destinations import BaseDestination
 
+_UNTIRING: Final = {"max_attempts": 1_000_000}
+"""So that time is the bound: requests wait for one that is down, and nothing is given up."""
+
 
 def client(pipeline: Pipeline, server: Server, folder: Path) -> AsyncClient:
     """Make the client of a pipeline; paths begin in the folder."""
     spool = pipeline.spool_table
     return AsyncClient(
-        destinations=[_destination(each, pipeline, server, folder) for each in pipeline.enabled],
+        destinations=[destination(each, pipeline, server, folder) for each in pipeline.enabled],
         middleware=[step.middleware() for step in pipeline.transform],
         sending=Sending(**given(pipeline.sending)),
         spool=None if spool is None else Spooling(folder / spool.folder, max_bytes=spool.max_bytes),
@@ -28,7 +31,7 @@ def client(pipeline: Pipeline, server: Server, folder: Path) -> AsyncClient:
     )
 
 
-def _destination(
+def destination(
     integration: Integration, pipeline: Pipeline, server: Server, folder: Path
 ) -> BaseDestination:
     """Make an integration's destination; what its tables leave out is as the pipeline's say."""
@@ -36,14 +39,15 @@ def _destination(
         folder,
         middleware=integration.middleware(),
         batching=Batching(**given(pipeline.batching) | given(integration.batching)),
-        queueing=_queueing(given(pipeline.queueing), given(integration.queueing), server),
-        retrying=Retrying(**given(pipeline.retrying) | given(integration.retrying)),
+        queueing=queueing(integration, pipeline, server),
+        retrying=Retrying(**_UNTIRING | given(pipeline.retrying) | given(integration.retrying)),
     )
 
 
-def _queueing(around: dict[str, Any], own: dict[str, Any], server: Server) -> Queueing:
+def queueing(integration: Integration, pipeline: Pipeline, server: Server) -> Queueing:
     """Return a queue's settings: nobody who sends a request waits for ever."""
-    both = {"max_wait": server.max_wait} | around | own
+    own = given(integration.queueing)
+    both: dict[str, Any] = {"max_wait": server.max_wait} | given(pipeline.queueing) | own
     if both.get("when_full", "wait") != "wait" and "max_wait" not in own:
         del both["max_wait"]  # it goes with waiting only
     return Queueing(**both)

@@ -87,6 +87,8 @@ class Integration(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.consent is None and "consent_unknown" in self.model_fields_set:
+            raise ValueError("consent_unknown goes with consent: name the categories there")
         self.destination(Path())  # raises what is wrong with it as a whole
         return self
 

@@ -65,6 +65,8 @@ class PipelineStats:
     integrations: Mapping[str, IntegrationStats]
     spool: SpoolStats | None = None
     """The figures of its spool, where it has one."""
+    stranded: Mapping[str, int] = field(default_factory=dict)
+    """Events in the spool's folder for integrations that are not in the configuration, or off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +144,7 @@ class PipelineFigures:
     def __init__(self) -> None:
         self.events: int = 0
         self.bad: Counter[str] = Counter()
+        self.stranded: Mapping[str, int] = {}
         self._unrouted = 0
         self._over: dict[str, IntegrationStats] = {}
 
@@ -159,6 +162,7 @@ class PipelineFigures:
             unrouted=self._unrouted + sum(each.unrouted for each in running),
             integrations=self._with(running, is_over=False),
             spool=running[-1].spool if running else None,
+            stranded=dict(self.stranded),
         )
 
     def _with(self, clients: list[Stats], *, is_over: bool) -> dict[str, IntegrationStats]:

@@ -106,7 +106,7 @@ class Intake:
         sorting = _Sorting(self._desk, delivery, is_batch=route.call == BATCH)
         await sorting.sort()
         for line, bad in sorting.bad.items():
-            await line.keep(bad)
+            await line.keep(bad, patience=self._patience)
         if not (sorting.bad and mode == "strict"):
             await self._submit(sorting.good)
         self._count_bad(sorting.bad)
@@ -139,6 +139,11 @@ class Intake:
             return
         raise Refused(503, "stopping", "send it again later")
 
+    @property
+    def _patience(self) -> float:
+        """Seconds that a disk has."""
+        return max(self._desk.server.max_wait, _DISK)
+
     async def _take(self, plans: list[Plan]) -> None:
         server = self._desk.server
         has_room = all(load.has_room() for plan in plans for load in plan.loads)
@@ -146,7 +151,7 @@ class Intake:
             raise Refused(503, "too_many_wait", "too many requests wait: send it again later")
         self._waiting += 1
         try:
-            await take(plans, patience=max(server.max_wait, _DISK))
+            await take(plans, patience=self._patience)
         finally:
             self._waiting -= 1
 
@@ -161,10 +166,11 @@ class _Sorting:
         self._delivery = delivery
         self._lines: dict[str | None, Line] = {}
         self._late = _lateness(delivery.sent_at)
+        self._is_batch = is_batch
         self._shared = _shared(delivery.parsed.value) if is_batch else {}
-        self._excess: Reason | None = None
         if len(delivery.events) > MAX_BATCH_EVENTS:
-            self._excess = "too_many_events"
+            most = f"a batch may have {MAX_BATCH_EVENTS:,} events"
+            raise Refused(400, "too_many_events", most)
         if delivery.key is not None or not delivery.events:
             self._line(delivery.key)  # refuses a request whose own key is unknown
 
@@ -175,11 +181,12 @@ class _Sorting:
                 await asyncio.sleep(0)
             key = (take_key(given) if isinstance(given, dict) else None) or self._delivery.key
             line = self._line(key)
+            own_id = self._id(given)
             made = self._made(given, line)
             if isinstance(made, Event):
                 self.good[key].append(made)
             else:
-                self.bad[line].append(self._bad(place, given, made))
+                self.bad[line].append(self._bad(place, given, made, own_id))
 
     def errors(self) -> list[dict[str, Any]]:
         """Return what is told of the bad events, in their order."""
@@ -201,8 +208,6 @@ class _Sorting:
 
     def _made(self, given: Any, line: Line) -> Event | Reason:
         """Return an event that is ready to go on, or why it is bad."""
-        if self._excess is not None:
-            return self._excess
         kind = given.get("type") if isinstance(given, dict) else None
         if not isinstance(kind, str) or kind not in CALLS:
             return judge(given, size=0) or "unknown_type"
@@ -218,10 +223,16 @@ class _Sorting:
             return "too_deep"
         return judge(made.wire, size=len(made.body) + 1) or made
 
-    def _bad(self, place: int, given: Any, reason: Reason) -> Bad:
+    def _id(self, given: Any) -> Any:
+        """Return the id that an event came with: a single call has been given one by now."""
+        came = given if self._is_batch else self._delivery.parsed.value
+        return came.get("messageId") if isinstance(came, dict) else None
+
+    def _bad(self, place: int, given: Any, reason: Reason, own_id: Any) -> Bad:
+        if own_id in (None, "") and isinstance(given, dict):
+            given.pop("messageId", None)  # it was made up here, and would tell nobody anything
         payload, _ = payload_of(given, self._delivery.parsed)
-        message_id = given.get("messageId") if isinstance(given, dict) else None
-        return Bad(place, message_id if isinstance(message_id, str) else None, reason, payload)
+        return Bad(place, own_id if isinstance(own_id, str) else None, reason, payload)
 
 
 def _shared(envelope: dict[str, Any]) -> dict[str, dict[str, Any]]:

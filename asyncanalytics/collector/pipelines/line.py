@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import anyio.to_thread
 from pydantic import SecretStr
 
 from asyncanalytics.collector.answers import Refused
 from asyncanalytics.collector.intake import moment
 from asyncanalytics.collector.pipelines import building
+from asyncanalytics.collector.pipelines.strays import strays
+from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.destinations.file import append
 from asyncanalytics.forwarding import Forwarding
 
@@ -48,11 +50,24 @@ class Line:
         self.client: AsyncClient = building.client(pipeline, server, folder)
         self.way: Forwarding = Forwarding(self.client)
         self._bad = None if pipeline.bad_events is None else folder / pipeline.bad_events
-        self._made_of = _essence(pipeline, server, folder)
+        self._keeping = Aside()
+        self._looking = Aside()
+        self._folder = folder
+        self._made_of = _essence(pipeline, folder)
 
-    def is_made_of(self, pipeline: Pipeline, server: Server, folder: Path) -> bool:
+    def is_made_of(self, pipeline: Pipeline, folder: Path) -> bool:
         """Whether this line would be made the same of another configuration, but for its key."""
-        return self._made_of == _essence(pipeline, server, folder)
+        return self._made_of == _essence(pipeline, folder)
+
+    def heed(self, server: Server) -> None:
+        """Have those who wait from now on wait as long as the server says."""
+        for flusher, each in zip(self.way.flushers, self.config.enabled, strict=True):
+            flusher.queueing = building.queueing(each, self.config, server)
+
+    @property
+    def drain_timeout(self) -> float | None:
+        """Seconds to drain when it is replaced: without a spool nobody takes over what is left."""
+        return None if self.config.spool is None else self.config.drain_timeout
 
     @property
     def trouble(self) -> str | None:
@@ -60,8 +75,24 @@ class Line:
         journal = self.way.journal
         return "the spool's disk refuses" if journal is not None and journal.is_failing else None
 
-    async def keep(self, bad: Iterable[Bad]) -> None:
-        """Write bad events to their file, if they have one; `Refused` where that fails."""
+    async def look_for_strays(self) -> None:
+        """Count what waits in the spool for nobody who is here, and say what is new of it."""
+        table = self.config.spool_table
+        if table is None:
+            return
+        names = {each.name for each in self.config.enabled}
+        found = await self._looking.run(strays, self._folder / table.folder, names)
+        for name, events in found.items():
+            if events > self.figures.stranded.get(name, 0):
+                logger.warning(
+                    "pipeline %r: %d events in its spool wait for %r, which is none of its "
+                    "integrations: give one that name, or purge them (asyncanalytics spool)",
+                    *(self.config.name, events, name),
+                )
+        self.figures.stranded = found
+
+    async def keep(self, bad: Iterable[Bad], *, patience: float) -> None:
+        """Write bad events to their file, if they have one; `Refused` where that fails or hangs."""
         if self._bad is None:
             return
         now = moment(datetime.now(UTC)).encode()
@@ -70,11 +101,15 @@ class Line:
             % (now, each.reason.encode(), each.payload)
             for each in bad
         )
-        problem = await anyio.to_thread.run_sync(append, self._bad, lines)
+        try:
+            async with asyncio.timeout(patience):
+                problem = await self._keeping.run(append, self._bad, lines)
+        except TimeoutError:
+            problem = "the disk hangs"
         if problem is not None:
             logger.error("pipeline %r: bad events cannot be written: %s", self.config.name, problem)
             raise Refused(503, "not_kept", "a bad event cannot be kept: send it again later")
 
 
-def _essence(pipeline: Pipeline, server: Server, folder: Path) -> tuple[Any, ...]:
-    return pipeline.model_copy(update={"write_key": SecretStr("")}), server.max_wait, folder
+def _essence(pipeline: Pipeline, folder: Path) -> tuple[Any, ...]:
+    return pipeline.model_copy(update={"write_key": SecretStr("")}), folder

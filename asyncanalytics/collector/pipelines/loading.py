@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from asyncanalytics.collector.pipelines import config
-from asyncanalytics.collector.pipelines.config import TAG, Config
+from asyncanalytics.collector.pipelines import building, config
+from asyncanalytics.collector.pipelines.config import TAG, Config, Integration
 from asyncanalytics.collector.pipelines.positions import Position, Positions
 from asyncanalytics.collector.pipelines.suggestions import unknown
 from asyncanalytics.collector.problems import InvalidConfiguration, Problem
+from asyncanalytics.errors import ConfigurationError
 from asyncanalytics.secret import discreet
 
 if TYPE_CHECKING:
@@ -49,10 +50,18 @@ class Loaded:
 @discreet
 def load(source: Source) -> Loaded:
     """Read a file, or take data of the same form; raise `InvalidConfiguration`."""
+    try:
+        return _loaded(source)
+    except RecursionError:
+        raise InvalidConfiguration([Problem(path="", message="it is nested too deeply")]) from None
+
+
+def _loaded(source: Source) -> Loaded:
     if isinstance(source, Config):
+        _refuse([*_doubles(_names_of(source), Path.cwd()), *_unbuilt(source)], None)
         return Loaded(source, Path.cwd())
     if not isinstance(source, str | os.PathLike):
-        return Loaded(_checked(dict(source), None), Path.cwd())
+        return Loaded(_checked(dict(source), None, Path.cwd()), Path.cwd())
     path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")
@@ -65,7 +74,8 @@ def load(source: Source) -> Loaded:
         raise InvalidConfiguration([_no_toml(error)]) from None
     except UnicodeDecodeError:
         raise InvalidConfiguration([Problem(path="", message="the file is not UTF-8")]) from None
-    return Loaded(_checked(data, Positions(text)), path.absolute().parent)
+    folder = path.absolute().parent
+    return Loaded(_checked(data, Positions(text), folder), folder)
 
 
 def _no_toml(error: tomllib.TOMLDecodeError) -> Problem:
@@ -76,9 +86,12 @@ def _no_toml(error: tomllib.TOMLDecodeError) -> Problem:
     return Problem(path="", message=message, line=line, column=column)
 
 
-def _checked(data: dict[str, Any], positions: Positions | None) -> Config:
-    found = list(_unset(data))
+def _checked(data: dict[str, Any], positions: Positions | None, folder: Path) -> Config:
     filled = _expanded(data)
+    found = []
+    for place, problem in _unset(data):
+        if not _is_off(filled, place):
+            found.append((place, problem))
     made = None
     try:
         made = Config.model_validate(filled)
@@ -87,10 +100,17 @@ def _checked(data: dict[str, Any], positions: Positions | None) -> Config:
         unset = {place[:end] for place, _ in found for end in range(len(place) + 1)}
         problems = map(_plain, error.errors(include_url=False, include_input=False))
         found += [each for each in problems if each[0] not in unset]
-    found += _doubles(filled)
-    if made is None or found:
-        raise InvalidConfiguration(_located(found, positions))
+    found += _doubles(filled, folder)
+    if made is not None:
+        found += _unbuilt(made)
+    _refuse(found, positions)
+    assert made is not None  # noqa: S101 - else there was something to refuse
     return made
+
+
+def _refuse(found: list[tuple[Place, str]], positions: Positions | None) -> None:
+    if found:
+        raise InvalidConfiguration(_located(found, positions))
 
 
 def _located(found: list[tuple[Place, str]], positions: Positions | None) -> list[Problem]:
@@ -138,6 +158,19 @@ def _unset(data: Any) -> Iterator[tuple[Place, str]]:
                 yield place, f"the environment has no variable {name}: set it before the start"
 
 
+def _is_off(filled: dict[str, Any], place: Place) -> bool:
+    """Whether a place is in an integration that is off, which is then without what is not set."""
+    if len(place) < 5 or (place[0], place[2]) != ("pipelines", "integrations"):
+        return False
+    integrations = filled["pipelines"][place[1]]["integrations"]
+    integration = integrations[place[3]]
+    if not isinstance(integration, dict) or integration.get("enabled") is not False:
+        return False
+    name = integration.get("name", "")
+    integrations[place[3]] = {"name": name, "to": "console", "enabled": False}
+    return True
+
+
 def _expanded(value: Any) -> Any:
     if isinstance(value, str):
         return _VARIABLE.sub(_variable, value)
@@ -164,6 +197,8 @@ def _plain(error: ErrorDetails) -> tuple[Place, str]:
         return place, "is needed"
     if error["type"] in {"too_short", "string_too_short"}:
         return place, "needs at least one, and is empty"
+    if error["type"] == "path_type":
+        return place, "should be text, the path of a file or folder"
     if error["type"] == "value_error":
         return place, error["msg"].removeprefix("Value error, ")
     return place, _lowered(error["msg"].removeprefix("Input "))
@@ -191,24 +226,68 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(each)
 
 
+# -------------------------------------------------------------------------------------- building
+
+
+def _unbuilt(made: Config) -> Iterator[tuple[Place, str]]:
+    """Find what cannot be made of tables that are sound each for itself."""
+    for number, pipeline in enumerate(made.pipelines):
+        place: Place = ("pipelines", number)
+        broken = [
+            ((*place, "integrations", index), problem)
+            for index, each in enumerate(pipeline.integrations)
+            if isinstance(each, Integration) and each.enabled
+            if (problem := _problem(building.destination, each, pipeline, made.server, Path()))
+        ]
+        whole = None if broken else _problem(building.client, pipeline, made.server, Path())
+        yield from [(place, whole)] if whole else broken
+
+
+def _problem(build: Callable[..., object], *args: object) -> str | None:
+    try:
+        build(*args)
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
 # --------------------------------------------------------------------------------------- doubles
 
 
-def _doubles(data: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+def _doubles(data: dict[str, Any], folder: Path) -> Iterator[tuple[Place, str]]:
     """Find what each pipeline, or each integration of one, must have for itself."""
     pipelines = data.get("pipelines")
     yield from _same(("pipelines",), pipelines, "name", str)
     yield from _same(("pipelines",), pipelines, "write_key", str)
-    yield from _same(("pipelines",), pipelines, "spool", _folder)
+    yield from _same(("pipelines",), pipelines, "spool", lambda spool: _spool(spool, folder))
     for number, each in _members(pipelines):
         if isinstance(each, dict):
             place = ("pipelines", number, "integrations")
             yield from _same(place, each.get("integrations"), "name", str)
 
 
-def _folder(spool: Any) -> str | None:
-    folder = spool.get("folder") if isinstance(spool, dict) else spool
-    return os.path.normpath(folder) if isinstance(folder, str) else None
+def _spool(spool: Any, folder: Path) -> str | None:
+    """Return the folder that is meant: one may be written in many ways."""
+    own = spool.get("folder") if isinstance(spool, dict) else spool
+    try:
+        return str((folder / own).resolve()) if isinstance(own, str | Path) else None
+    except (OSError, ValueError):
+        return None  # it is no path
+
+
+def _names_of(made: Config) -> dict[str, Any]:
+    """Return of a configuration what each must have for itself."""
+    return {
+        "pipelines": [
+            {
+                "name": each.name,
+                "write_key": each.write_key.get_secret_value(),
+                "spool": each.spool_table and each.spool_table.folder,
+                "integrations": [{"name": getattr(one, "name", None)} for one in each.integrations],
+            }
+            for each in made.pipelines
+        ]
+    }
 
 
 def _same(

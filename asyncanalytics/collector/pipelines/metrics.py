@@ -33,6 +33,7 @@ _FAMILIES: Final[tuple[tuple[str, str, str], ...]] = (
     ("pending_bytes", "gauge", "Bytes in memory of the events that wait or are in flight."),
     ("spool_bytes", "gauge", "Bytes that count against the quota of the pipeline's spool."),
     ("spool_max_bytes", "gauge", "The quota of the pipeline's spool."),
+    ("stranded", "gauge", "Events in the spool's folder for integrations that are not there."),
     ("dead_letters", "gauge", "Events that the spool keeps because they have ended badly."),
 )
 
@@ -75,6 +76,8 @@ def _all(stats: RouterStats) -> Iterator[tuple[str, dict[str, str], int]]:
         yield "unrouted_events_total", labels, pipeline.unrouted
         for reason, number in pipeline.bad.items():
             yield "bad_events_total", {**labels, "reason": reason}, number
+        for integration, number in pipeline.stranded.items():
+            yield "stranded", {**labels, "integration": integration}, number
         if pipeline.spool is not None:
             yield "spool_bytes", labels, pipeline.spool.held_bytes
             yield "spool_max_bytes", labels, pipeline.spool.max_bytes

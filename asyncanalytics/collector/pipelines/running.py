@@ -11,7 +11,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from asyncanalytics.errors import AnalyticsError
+from asyncanalytics.errors import AnalyticsError, describe
 from asyncanalytics.signals import StopOnSignal
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ async def _reload_when(asked: asyncio.Event, router: Reloadable) -> None:
         except (AnalyticsError, OSError) as error:
             logger.error(  # noqa: TRY400 - the error says what is wrong, a trace would not
                 "the new configuration is refused, and the old one goes on:\n%s", error
+            )
+        except Exception as error:  # noqa: BLE001 - later reloads go on, whatever one met
+            logger.error(  # noqa: TRY400 - a trace would show what the file holds
+                "the reload has failed, and the old configuration goes on: %s", describe(error)
             )
         else:
             logger.info("the new configuration is in use")

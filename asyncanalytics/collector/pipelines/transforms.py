@@ -1,6 +1,7 @@
 """A step of a transformation, as a table says it, and the middleware that it becomes."""
 
 import importlib
+import json
 from collections.abc import Callable
 from inspect import iscoroutinefunction
 from typing import Annotated, Any, ClassVar, Final, Self
@@ -37,23 +38,36 @@ def function(text: str) -> Middleware:
         raise ValueError("a function is named as module:function")
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001 - the module is the user's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the module is the user's code
         missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
         why = f"there is no module {missing}" if missing else describe(error)
         raise ValueError(f"{module} cannot be imported: {why}") from None
     for part in name.split("."):
         found = getattr(found, part, None)
-    if not callable(found) or iscoroutinefunction(found):
-        raise ValueError("the module has no function of that name that is not async")
+    if not callable(found):
+        raise ValueError("the module has no function of that name")  # noqa: TRY004 - pydantic takes no other
+    if iscoroutinefunction(found):
+        raise ValueError("the function is async, and must not wait: write it with a plain def")
     made: Middleware = found
     return made
+
+
+def _of_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values that JSON has; ValueError if one would become something else on the way."""
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "JSON has no such value: write dates and times as text, and no nan or inf"
+        ) from None
+    return values
 
 
 _MAKERS: Final[dict[str, Callable[[Any], Middleware]]] = {
     "rename": rename,
     "keep": lambda paths: keep(*paths),
     "drop": lambda paths: drop(*paths),
-    "set": assign,
+    "set": lambda values: assign(_of_json(values)),
     "hash": lambda paths: pseudonymise(*paths, key=bytes(16)),  # to check the paths
     "cast": cast,
     "template": template,
