@@ -31,7 +31,7 @@ class StoredEvent:
     received_at: str
     """ISO 8601 in UTC with milliseconds, by this machine's clock."""
     sent_at: str | None
-    """The `sentAt` of the request, as it was sent."""
+    """The `sentAt` of the request, as it was sent; None where it is no moment of ISO 8601."""
     batch_id: int
     """The number of the request: events that came together share it, and it only grows."""
     user_id: str | None

@@ -79,7 +79,9 @@ def _is_one_of(ids: list[str]) -> tuple[str, list[str]]:
 def _holds(text: str) -> tuple[str, list[str]]:
     """Look for the text as it is and as JSON writes it within a string."""
     plain = utf8_text(text)
-    needles = {plain, orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
+    needles = {orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
+    if "\0" not in plain:  # JSON never holds one, and LIKE would look for what is before it only
+        needles.add(plain)
     tests = [_test(each) for each in sorted(needles)]
     return f"({' OR '.join(sql for sql, _ in tests)})", [value for _, value in tests]
 

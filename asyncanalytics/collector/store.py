@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
-"""Payloads in one page, unless told otherwise: a bad event may have half a megabyte."""
+"""Of one page, unless told otherwise: a bad event may have half a megabyte."""
 
 _FOUND_COLUMNS: Final = (
     *("message_id", "type", "verdict", "reason", "user_id", "anonymous_id", "event", "name"),
@@ -97,6 +97,12 @@ class Found:
     columns: dict[str, Any]
     """All of `StoredEvent` but the payload."""
     payload: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload, and characters of what is shown beside it."""
+        texts = (each for each in self.columns.values() if isinstance(each, str))
+        return len(self.payload) + sum(map(len, texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +202,16 @@ class Store:
     ) -> Page:
         """Find as `find` does, and let the loop run in between.
 
-        A page ends at the limit, or before the event whose payload would bring it beyond
-        `max_bytes`; it has one event at least, if there is one. The next page begins `after`
-        the last one's position, or `before` it. What is kept meanwhile is not looked at.
+        A page ends at the limit, or before the event that would bring it, with what is shown
+        beside the payloads, beyond `max_bytes`; it has one event at least, if there is one.
+        The next page begins `after` the last one's position, or `before` it. What is kept
+        meanwhile is not looked at.
         """
         page, size = list[Found](), 0
         async for stretch in self.stretches(where, newest_first=newest_first):
             wanted = limit + 1 - len(page)
             for each in self.find(stretch, limit=wanted, newest_first=newest_first):
-                size += len(each.payload)
+                size += each.size
                 if len(page) == limit or (page and size > max_bytes):
                     return Page(page, more=True)
                 page.append(each)

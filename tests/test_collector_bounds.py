@@ -1,0 +1,104 @@
+"""Odd and hostile input costs the collector little, and never means more than it says."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+from asyncanalytics.collector import Collector
+from asyncanalytics.collector.records import Filter
+from asyncanalytics.collector.store import RequestRow, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncanalytics.collector.store import EventRow
+
+JSON = {"content-type": "application/json"}
+NOW = "2026-11-01T10:00:00.000Z"
+
+
+def client(collector: Collector, **options: Any) -> httpx.AsyncClient:
+    """Make a client that reaches the collector in process."""
+    transport = httpx.ASGITransport(app=collector)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", **options)
+
+
+def track(**fields: Any) -> dict[str, Any]:
+    """Make a good event."""
+    return {"type": "track", "messageId": "m1", "userId": "u1", "event": "E"} | fields
+
+
+async def post(
+    collector: Collector, body: Any, path: str = "/v1/batch", **headers: str
+) -> httpx.Response:
+    """Post JSON, or bytes as they are."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with client(collector) as http:
+        return await http.post(path, content=content, headers=JSON | headers)
+
+
+async def get(collector: Collector, path: str, **headers: str) -> httpx.Response:
+    """Get whatever is there."""
+    async with client(collector) as http:
+        return await http.get(path, headers=headers)
+
+
+def row(place: int, payload: dict[str, Any]) -> EventRow:
+    """Make a row as intake makes it."""
+    ids = (payload.get("userId"), payload.get("anonymousId"))
+    data = json.dumps(payload, ensure_ascii=False).encode()
+    return (place, f"m{place}", payload["type"], None, *ids, None, None, None, data)
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector in memory that lets everyone in."""
+    with Collector() as made:
+        yield made
+
+
+async def test_a_filter_that_is_a_nul_means_only_events_with_one(collector: Collector) -> None:
+    """What SQLite would cut at a NUL deletes nothing else."""
+    await post(collector, {"batch": [track(), track(messageId="m2", event="a\0b")]})
+    async with client(collector) as http:
+        assert (await http.delete("/events?text=%00")).json() == {"deleted": 1}
+        assert (await http.delete("/events?text=E%00x")).json() == {"deleted": 0}
+    assert collector.message_ids() == ["m1"]
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "kept"),
+    [
+        (NOW, NOW),
+        ("2026-11-01T10:00:00." + "0" * 60 + "Z", None),
+        ("2" * 100_000, None),
+        ("yesterday", None),
+        (1, None),
+    ],
+    ids=["iso", "long", "huge", "words", "number"],
+)
+async def test_the_moment_of_sending_is_a_moment(
+    collector: Collector, sent_at: Any, kept: str | None
+) -> None:
+    """A sentAt is kept if it is short and ISO 8601: it is shown beside each event."""
+    await post(collector, {"batch": [track()], "sentAt": sent_at})
+    assert [each.sent_at for each in collector.events()] == [kept]
+
+
+async def test_a_page_of_events_is_bounded_with_its_columns() -> None:
+    """What is shown beside the payloads counts as well."""
+    store = Store()
+    store.add(
+        RequestRow(received_at=NOW, sent_at="x" * 10_000), [row(n, track()) for n in range(50)]
+    )
+    page = await store.search(Filter(), limit=50, max_bytes=100_000)
+    assert len(page.events) == 9
+    assert page.more
+    store.close()
