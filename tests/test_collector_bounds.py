@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -102,3 +104,47 @@ async def test_a_page_of_events_is_bounded_with_its_columns() -> None:
     assert len(page.events) == 9
     assert page.more
     store.close()
+
+
+async def test_a_user_with_thousands_of_ids(collector: Collector) -> None:
+    """What a user's page costs grows with the ids as the events do, not with their product."""
+    calls = [
+        {"type": "alias", "userId": "u", "previousId": f"p{n}", "messageId": f"m{n}"}
+        for n in range(10_000)
+    ]
+    collector._store.add(RequestRow(received_at=NOW), [row(n, c) for n, c in enumerate(calls)])
+    began = time.perf_counter()
+    timeline = (await get(collector, "/users/u?limit=1")).json()
+    assert len(timeline["ids"]) == 10_001
+    assert time.perf_counter() - began < 1.5
+
+
+async def test_a_single_call_is_bounded_as_a_batch_is(collector: Collector) -> None:
+    """Beyond 500 KB a call is refused with 400, and nothing of it is kept."""
+    answer = await post(collector, track(properties={"x": "x" * 512_000}), "/v1/track")
+    assert (answer.status_code, answer.json()["reason"]) == (400, "call_too_large")
+    assert collector.stats().events == 0
+
+
+async def test_a_long_event_is_shown_in_part(collector: Collector) -> None:
+    """Its page has the beginning of its text, and leads to the rest."""
+    many = [[[each] * 2] for each in range(25_000)]
+    await post(collector, track(properties={"many": many}), "/v1/track")
+    (position,) = collector._store.positions(Filter())
+    html = (await get(collector, f"/page/events/{position}")).text
+    assert len(html) < 500_000
+    address = html.partition("This is the beginning.")[2].partition('href="')[2].partition('"')[0]
+    (event,) = (await get(collector, address.replace("&amp;", "&"))).json()["events"]
+    assert event["payload"]["properties"]["many"] == many
+
+
+def test_a_collector_served_in_one_loop_after_the_other(collector: Collector) -> None:
+    """What waits in one event loop is not in the way of those in the next."""
+
+    async def ask() -> None:
+        await post(collector, {"batch": [track()] * 200})
+        answers = await asyncio.gather(*[get(collector, "/names") for _ in range(5)])
+        assert {each.status_code for each in answers} == {200}
+
+    asyncio.run(ask())
+    asyncio.run(ask())

@@ -206,7 +206,11 @@ async def test_a_type_that_changed(values: list[Any], changed_at: int | None) ->
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda each: (
         st.lists(each, max_size=4) | st.dictionaries(st.sampled_from("ab\0.é"), each, max_size=4)
     ),

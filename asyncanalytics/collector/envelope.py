@@ -79,8 +79,9 @@ def open_envelope(request: Request, route: Route, body: Body | Refused) -> Deliv
     if isinstance(body, Refused):
         raise body
     key = request_key(request.headers, plain=route.plain_key)
-    if route.call == BATCH and len(body.data) > MAX_BATCH_BYTES:
-        raise Refused(400, "batch_too_large", f"a batch may have {MAX_BATCH_BYTES:,} bytes")
+    if len(body.data) > MAX_BATCH_BYTES:
+        what = "batch" if route.call == BATCH else "call"
+        raise Refused(400, f"{what}_too_large", f"a {what} may have {MAX_BATCH_BYTES:,} bytes")
     parsed = parse(body.data)
     envelope = parsed.value
     if not isinstance(envelope, dict):

@@ -86,8 +86,8 @@ class Filter:
     """The name of a track, a page or a screen, or the groupId of a group."""
     user: str | None = None
     """The userId or the anonymousId."""
-    users: tuple[str, ...] | None = None
-    """One of these is the userId or the anonymousId."""
+    users: int | None = None
+    """One of a list of ids is the userId or the anonymousId; its number, see `Store.listed`."""
     user_id: str | None = None
     anonymous_id: str | None = None
     message_id: str | None = None

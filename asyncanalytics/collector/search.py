@@ -37,6 +37,7 @@ _CONDITIONS: Final = {
     "event": "event = ?",
     "name": "name = ?",
     "user": "? IN (user_id, anonymous_id)",
+    "users": "EXISTS (SELECT 1 FROM temp.ids WHERE list = ? AND id IN (user_id, anonymous_id))",
     "user_id": "user_id = ?",
     "anonymous_id": "anonymous_id = ?",
     "message_id": "message_id = ?",
@@ -45,7 +46,9 @@ _CONDITIONS: Final = {
     "after": "position > ?",
     "before": "position < ?",
 }
-_ONE_OF: Final = "SELECT value FROM json_each(?)"
+_LISTS: Final = (
+    "CREATE TEMP TABLE ids (list INTEGER, id TEXT, PRIMARY KEY (list, id)) WITHOUT ROWID"
+)
 
 
 def condition(where: Filter) -> tuple[str, list[Any]]:
@@ -56,24 +59,11 @@ def condition(where: Filter) -> tuple[str, list[Any]]:
         if value is not None:
             parts.append(sql)
             values.append(storable(value))
-    if where.users is not None:
-        sql, ids = _is_one_of([utf8_text(each) for each in where.users])
-        parts.append(sql)
-        values += ids
     if where.text:
         sql, needles = _holds(where.text)
         parts.append(sql)
         values += needles
     return " AND ".join(parts) or "1", values
-
-
-def _is_one_of(ids: list[str]) -> tuple[str, list[str]]:
-    """Look for any of the ids: one value holds them all, but for those that SQLite would cut."""
-    cut = [each for each in ids if "\0" in each]
-    whole = json.dumps([each for each in ids if "\0" not in each])
-    tests = [f"user_id IN ({_ONE_OF})", f"anonymous_id IN ({_ONE_OF})"]
-    tests += ["? IN (user_id, anonymous_id)"] * len(cut)
-    return f"({' OR '.join(tests)})", [whole, whole, *cut]
 
 
 def _holds(text: str) -> tuple[str, list[str]]:
@@ -103,6 +93,8 @@ def _unlike(text: str) -> str:
 def add_functions(db: sqlite3.Connection) -> None:
     """Give a connection what the conditions call."""
     db.create_function("holds", 2, _payload_holds, deterministic=True)
+    db.execute("PRAGMA temp_store = MEMORY")
+    db.execute(_LISTS)
 
 
 def _payload_holds(payload: bytes, folded: str) -> bool:

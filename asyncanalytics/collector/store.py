@@ -13,6 +13,8 @@ Keeping is short and blocks: an event costs microseconds. Looking through everyt
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -123,6 +125,7 @@ class Store:
         # A store that is forgotten is closed without a warning: there is nothing left to lose.
         self._finalizer = weakref.finalize(self, self._db.close)
         add_functions(self._db)
+        self._lists = 0
         self.bell: Bell = Bell()
         """Rings when events were kept."""
         self.last: int = self._last_given()
@@ -176,6 +179,24 @@ class Store:
         return (int(number) + 1 << PLACE_BITS) - 1 if number >= 0 else 0
 
     # ------------------------------------------------------------------------- finding events
+
+    @contextlib.contextmanager
+    def listed(self, ids: Iterable[str]) -> Iterator[int]:
+        """Hold a list of ids for the time of a block; its number is what `Filter.users` takes.
+
+        A user may have thousands: no statement is to bring them all along.
+        """
+        self._lists += 1
+        number = self._lists
+        rows = ((number, storable(each)) for each in ids)
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT INTO temp.ids VALUES (?, ?)", rows)
+        try:
+            yield number
+        finally:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile: it is gone
+                self._db.execute("DELETE FROM temp.ids WHERE list = ?", (number,))
 
     def find(
         self, where: Filter = EVERYTHING, *, limit: int | None = None, newest_first: bool = False

@@ -25,6 +25,8 @@ _MAX_MEMBERS: Final = 8
 _MAX_VALUE: Final = 40
 _MAX_TITLE: Final = 200
 _MAX_GROWTH: Final = 8
+_MAX_TEXT: Final = 256 * 1024
+"""Characters of an event's JSON that its page has; the rest is in the collector's own JSON."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,14 @@ class Row:
 
     @cached_property
     def text(self) -> str:
-        """Its JSON, to be copied."""
-        return _indented(self.payload, _MAX_GROWTH * self.size) or utf8_text(
-            self.found.payload.decode()
-        )
+        """Its JSON, to be copied; of a very long one the beginning."""
+        most = min(_MAX_GROWTH * self.size, _MAX_TEXT)
+        return _indented(self.payload, most) or utf8_text(self.found.payload.decode())[:_MAX_TEXT]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the text is only the beginning."""
+        return len(self.found.payload) > _MAX_TEXT
 
 
 def _indented(value: Any, most: int) -> str | None:
