@@ -148,3 +148,39 @@ def test_a_collector_served_in_one_loop_after_the_other(collector: Collector) ->
 
     asyncio.run(ask())
     asyncio.run(ask())
+
+
+LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+FRAME = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}
+IMAGE = {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(
+    ("path", "how", "status"),
+    [
+        ("/v1/pixel/track?data=e30", IMAGE, 403),
+        ("/v1/pixel/track?data=e30", LINK, 403),
+        ("/events?text=x", IMAGE, 403),
+        ("/events", LINK, 403),
+        ("/page/names", IMAGE, 403),
+        ("/", FRAME, 403),
+        ("/", LINK, 200),
+        ("/page/names", LINK, 200),
+    ],
+    ids=lambda each: str(each.get("sec-fetch-dest")) if isinstance(each, dict) else str(each),
+)
+async def test_what_another_website_asks_for(
+    collector: Collector, site: str, path: str, how: dict[str, str], status: int
+) -> None:
+    """Nothing but a link to a page comes through, and nothing is kept."""
+    assert (await get(collector, path, **how, **{"sec-fetch-site": site})).status_code == status
+    assert collector.stats().requests == 0
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+async def test_what_a_reader_asks_for_itself(collector: Collector, site: str) -> None:
+    """The pages' own requests and typed addresses are let in."""
+    for path in ("/v1/pixel/track?data=e30", "/events"):
+        answer = await get(collector, path, **IMAGE, **{"sec-fetch-site": site})
+        assert answer.status_code == 200
