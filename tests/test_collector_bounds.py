@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,8 +14,13 @@ import pytest
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
 
 from asyncanalytics.collector import Collector
+from asyncanalytics.collector.page.assets import Assets
+from asyncanalytics.collector.page.feed import Feed
+from asyncanalytics.collector.page.rendering import Templates
+from asyncanalytics.collector.page.wanted import Wanted
 from asyncanalytics.collector.records import Filter
 from asyncanalytics.collector.store import RequestRow, Store
 
@@ -184,3 +191,59 @@ async def test_what_a_reader_asks_for_itself(collector: Collector, site: str) ->
     for path in ("/v1/pixel/track?data=e30", "/events"):
         answer = await get(collector, path, **IMAGE, **{"sec-fetch-site": site})
         assert answer.status_code == 200
+
+
+async def refuse(collector: Collector, count: int) -> None:
+    """Send requests that are refused as a whole."""
+    for _ in range(count):
+        assert (await post(collector, b"{")).status_code == 400
+
+
+async def test_refused_requests_are_shown_among_the_bad_ones(collector: Collector) -> None:
+    """The live page has them in the order in which they came, each with its reason and request."""
+    await post(collector, {"batch": [track(event="Before")]})
+    await refuse(collector, 1)
+    await post(collector, {"batch": [track(event="After")]})
+    html = (await get(collector, "/")).text
+    places = [html.index(each) for each in (">After<", "/page/requests/2", ">Before<")]
+    assert places == sorted(places)
+    assert "invalid json" in html
+    assert "refused: invalid json" in (await get(collector, "/page/requests/2")).text
+    assert (await get(collector, "/requests/2")).json()["refusal"] == "invalid_json"
+    assert (await get(collector, "/requests/1")).json()["refusal"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [("", 1), ("verdict=bad", 1), ("verdict=good", 0), ("user=u1", 0), ("text=json", 0)],
+)
+async def test_refused_requests_and_filters(collector: Collector, query: str, count: int) -> None:
+    """They are bad, and no other filter can mean them."""
+    await refuse(collector, 1)
+    assert (await get(collector, f"/?{query}")).text.count(">refused</a>") == count
+
+
+async def test_refused_requests_page_by_page(collector: Collector) -> None:
+    """Each of them is on one page, whatever is between them."""
+    for _ in range(3):
+        await refuse(collector, 60)
+        await post(collector, {"batch": [track()] * 70})
+    shown, address = list[str](), "/"
+    while address:
+        html = (await get(collector, address)).text
+        shown += re.findall(r'data-position="(\d+)"', html)
+        address = html.partition('id="older" href="')[2].partition('"')[0].replace("&amp;", "&")
+    assert len(shown) == len(set(shown)) == 390
+    assert shown == sorted(shown, key=int, reverse=True)
+
+
+async def test_refused_requests_as_they_arrive(collector: Collector) -> None:
+    """A page that follows is told of them, and goes on after them."""
+    feed = Feed(collector._store, collector._stream, Templates(Assets()))
+    async with aclosing(feed.messages(Wanted(), feed.place(0))) as messages:
+        begun = [await anext(messages) for _ in range(2)]
+        assert "retry" in begun[0]
+        await refuse(collector, 1)
+        message = await anext(messages)
+    assert "/page/requests/1" in message
+    assert f"id: {feed.place(1 << 20)}" in message

@@ -71,6 +71,8 @@ class StoredRequest:
     """Bytes of the body's JSON; None also where it was refused before it was read."""
     status: int
     """What it was answered; 0 is a dropped connection."""
+    refusal: str | None
+    """Why it was refused as a whole, as its answer said; None where it was not."""
     events: int
     """How many of its events are kept, and how many of these are bad."""
     bad: int

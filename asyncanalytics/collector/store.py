@@ -56,16 +56,21 @@ _JOINED: Final = (
 )
 _INSERT_REQUEST: Final = (
     "INSERT INTO requests (received_at, sent_at, retry_count, bytes, status, inflated, method,"
-    " path, headers) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " path, headers, refusal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BEYOND: Final = 1 << 63 - PLACE_BITS  # no request has this number, or a larger one
 _INSERT_KEY: Final = "INSERT OR IGNORE INTO keys VALUES (?, ?)"
 _REQUEST_COLUMNS: Final = (
     *("received_at", "sent_at", "retry_count", "method", "path", "headers"),
-    *("bytes", "inflated", "status"),
+    *("bytes", "inflated", "status", "refusal"),
 )
 _SELECT_REQUEST: Final = f"SELECT {', '.join(_REQUEST_COLUMNS)} FROM requests WHERE number = ?"
+
+_SELECT_REFUSED: Final = (
+    "SELECT number, received_at, refusal FROM requests WHERE refusal IS NOT NULL"
+    " AND number > ? AND number <= ? ORDER BY number DESC LIMIT ?"
+)
 
 _Text = str | None
 EventRow = tuple[int, _Text, _Text, _Text, _Text, _Text, _Text, _Text, _Text, bytes]
@@ -87,6 +92,8 @@ class RequestRow:
     method: str | None = None
     path: str | None = None
     headers: Sequence[tuple[str, str]] | None = None
+    refusal: str | None = None
+    """Why it was refused as a whole."""
     masks: Mapping[str, str] = field(default_factory=dict)
     """What may be shown of the events' keys, by fingerprint."""
 
@@ -105,6 +112,20 @@ class Found:
         """Bytes of the payload, and characters of what is shown beside it."""
         texts = (each for each in self.columns.values() if isinstance(each, str))
         return len(self.payload) + sum(map(len, texts))
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """One request that was refused as a whole, so that it has no events."""
+
+    number: int
+    received_at: str
+    refusal: str
+
+    @property
+    def position(self) -> int:
+        """Its place among the events."""
+        return self.number << PLACE_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +148,9 @@ class Store:
         add_functions(self._db)
         self._lists = 0
         self.bell: Bell = Bell()
-        """Rings when events were kept."""
+        """Rings when events were kept, or a request refused."""
         self.last: int = self._last_given()
-        """The position of the event that was kept last, or one that nothing kept is beyond."""
+        """The position of what was kept last, or one that nothing kept is beyond."""
         self.mark: str = self._one("mark", "marks")[0]
         """Tells this store from any other, for who comes back with a position."""
         self.erased: int = 0
@@ -152,7 +173,7 @@ class Store:
         except UnicodeEncodeError:  # SQLite's text is UTF-8, which has no lone surrogates
             request = replace(request, sent_at=storable(request.sent_at))
             self._insert(request, [_storable_event(each) for each in events])
-        if events:
+        if events or request.refusal:
             self.bell.ring()
 
     def _insert(self, request: RequestRow, events: Sequence[EventRow]) -> None:
@@ -161,14 +182,14 @@ class Store:
             base = self._insert_request(request) << PLACE_BITS
             self._db.executemany(_INSERT_EVENT, ((base | row[0], *row[1:]) for row in events))
             self._db.executemany(_INSERT_KEY, request.masks.items())
-        if events:
-            self.last = base | events[-1][0]
+        if events or request.refusal:
+            self.last = base | (events[-1][0] if events else 0)
 
     def _insert_request(self, row: RequestRow) -> int:
         headers = None if row.headers is None else orjson.dumps(row.headers).decode()
         values = (
             *(row.received_at, row.sent_at, row.retry_count, row.bytes, row.status),
-            *(row.inflated, row.method, row.path, headers),
+            *(row.inflated, row.method, row.path, headers, row.refusal),
         )
         number = self._db.execute(_INSERT_REQUEST, values).lastrowid
         assert number is not None  # noqa: S101 - an INSERT always has one
@@ -307,6 +328,11 @@ class Store:
         headers = columns.pop("headers")
         pairs = headers and tuple((name, value) for name, value in orjson.loads(headers))
         return StoredRequest(number=number, **columns, headers=pairs, events=events, bad=bad)
+
+    def refused(self, after: int, before: int, *, limit: int) -> list[RefusedRequest]:
+        """Return the requests between two positions that were refused as a whole, newest first."""
+        span = (after >> PLACE_BITS, (before - 1) >> PLACE_BITS, limit)
+        return [RefusedRequest(*row) for row in self._db.execute(_SELECT_REFUSED, span)]
 
     # ------------------------------------------------------------------------------ forgetting
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncanalytics.collector.reading import parse, utf8_text
 from asyncanalytics.collector.schema import PLACE_BITS
+from asyncanalytics.collector.store import RefusedRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from asyncanalytics.collector.store import Found
 
@@ -101,6 +102,15 @@ class Row:
     def is_cut(self) -> bool:
         """Whether the text is only the beginning."""
         return len(self.found.payload) > _MAX_TEXT
+
+
+AnyRow = Row | RefusedRequest
+
+
+def newest_first(events: Iterable[Found], refused: Iterable[RefusedRequest] = ()) -> list[AnyRow]:
+    """Make rows of both, in the order in which they came, the other way round."""
+    rows: list[AnyRow] = [*map(Row, events), *refused]
+    return sorted(rows, key=lambda each: each.position, reverse=True)
 
 
 def _indented(value: Any, most: int) -> str | None:
