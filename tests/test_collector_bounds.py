@@ -247,3 +247,18 @@ async def test_refused_requests_as_they_arrive(collector: Collector) -> None:
         message = await anext(messages)
     assert "/page/requests/1" in message
     assert f"id: {feed.place(1 << 20)}" in message
+
+
+def test_a_text_beyond_ascii_is_found_quickly() -> None:
+    """Most payloads are left out by what its ASCII letters are."""
+    store = Store()
+    many = [track(event=f"Größe {n}", properties={"x": "lorem ipsum " * 20}) for n in range(20_000)]
+    for first in range(0, len(many), 2_000):
+        part = many[first : first + 2_000]
+        store.add(RequestRow(received_at=NOW), [row(n, each) for n, each in enumerate(part)])
+    began = time.perf_counter()
+    assert store.count(Filter(text="GRÖSSER")) == 0
+    assert store.count(Filter(text="öße 19999")) == 1
+    assert time.perf_counter() - began < 0.15
+    assert store.count(Filter(text="GRÖßE 1999")) == 11
+    store.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -30,6 +31,8 @@ MOST: Final = 8_192
 """Positions in a stretch at most, unless told otherwise."""
 _FEWEST, _FIRST = 32, 256
 _LONGEST_LIKE: Final = 1_000  # characters
+_LIKE: Final = "CAST(payload AS TEXT) LIKE ? ESCAPE '\\'"  # some builds let LIKE fit no BLOB
+_ASCII: Final = re.compile(r"[\x01-\x7f]+")
 _BEYOND: Final = (1 << 63) - 1
 
 _CONDITIONS: Final = {
@@ -73,21 +76,25 @@ def _holds(text: str) -> tuple[str, list[str]]:
     if "\0" not in plain:  # JSON never holds one, and LIKE would look for what is before it only
         needles.add(plain)
     tests = [_test(each) for each in sorted(needles)]
-    return f"({' OR '.join(sql for sql, _ in tests)})", [value for _, value in tests]
+    return f"({' OR '.join(sql for sql, _ in tests)})", [each for _, some in tests for each in some]
 
 
-def _test(needle: str) -> tuple[str, str]:
+def _test(needle: str) -> tuple[str, list[str]]:
     # LIKE knows the capitals of ASCII only, and no long patterns; but it is quick.
     if needle.isascii() and len(needle) <= _LONGEST_LIKE:
-        # Some builds of SQLite let LIKE fit no BLOB.
-        return "CAST(payload AS TEXT) LIKE ? ESCAPE '\\'", f"%{_unlike(needle)}%"
-    return f"length(payload) >= {len(needle)} AND holds(payload, ?)", needle.casefold()
+        return _LIKE, [_like(needle)]
+    # Python is asked last: the rest leaves most payloads out.
+    folded, tests = needle.casefold(), [f"length(payload) >= {len(needle)}"]
+    if not folded.isascii():
+        tests.append("length(CAST(payload AS TEXT)) < length(payload)")  # it is not all ASCII
+    part = max(_ASCII.findall(needle), key=len, default="")[:_LONGEST_LIKE]
+    return " AND ".join([*tests, _LIKE, "holds(payload, ?)"]), [_like(part), folded]
 
 
-def _unlike(text: str) -> str:
+def _like(text: str) -> str:
     for each in "\\%_":
         text = text.replace(each, f"\\{each}")
-    return text
+    return f"%{text}%"
 
 
 def add_functions(db: sqlite3.Connection) -> None:
