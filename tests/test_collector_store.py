@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import json
 import sqlite3
@@ -468,16 +469,22 @@ def row(place: int, number: int) -> EventRow:
     return (place, f"m{number % 900}", kind, reason, *ids, name, name, None, payload)
 
 
+USERS: list[tuple[str, ...]] = [(), ("u1", "a1"), ("u4", "nobody")]
+
+
 @pytest.fixture(scope="module")
 def stored() -> Iterator[Store]:
-    """1,500 events in requests of all sizes, some of them without any."""
+    """1,500 events in requests of all sizes, some of them without any; and some lists of users."""
     store, number = Store(), 0
     for size in [1, 0, 700, 3, 0, 256, 1, 1, 500, 38]:
         rows = [row(place, number + place) for place in range(size)]
         number += size
         moment = f"2026-11-01T10:00:0{number % 10}.000Z"
         store.add(RequestRow(received_at=moment, status=200 if size else 400, bytes=size), rows)
-    yield store
+    with contextlib.ExitStack() as lists:
+        assert [lists.enter_context(store.listed(each)) for each in USERS] == [1, 2, 3]
+        assert [store.count(Filter(users=each)) for each in (1, 2, 3, 4)] == [0, 700, 300, 0]
+        yield store
     store.close()
 
 
@@ -487,7 +494,7 @@ filters = st.builds(
     type=st.sampled_from([None, "track", "page"]),
     name=st.sampled_from([None, "E1", "E9"]),
     user=st.sampled_from([None, "u1", "a2"]),
-    users=st.sampled_from([None, (), ("u1", "a1"), ("u4", "nobody")]),
+    users=st.sampled_from([None, *range(1, len(USERS) + 2)]),
     verdict=st.sampled_from([None, "good", "bad"]),
     text=st.sampled_from([None, "word3", "wörd"]),
     since=st.sampled_from([None, "2026-11-01T10:00:05"]),

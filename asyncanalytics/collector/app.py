@@ -102,7 +102,8 @@ class Collector:
         self._app.router.redirect_slashes = False  # clients follow no redirects
         open_paths = [HEALTH, *(each.path for each in intakes if isinstance(each, Route))]
         self._access = Access(self._app, open_paths=open_paths, token=read_token)
-        self._guard = Guard(self._access, _names("allowed_hosts", allowed_hosts) or ())
+        hosts = _names("allowed_hosts", allowed_hosts) or ()
+        self._guard = Guard(self._access, hosts, own_site=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI wants it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import Response
 
 from asyncanalytics.collector.answers import Refused, json_response
-from asyncanalytics.collector.judge import MAX_BATCH_BYTES, Reason
+from asyncanalytics.collector.judge import MAX_BATCH_BYTES, Reason, is_iso_8601
 from asyncanalytics.collector.reading import (
     Body,
     Parsed,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 BATCH: Final = "batch"
+_LONGEST_MOMENT: Final = 64  # characters
 _PIXEL: Final = base64.b64decode(b"R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 
 
@@ -78,17 +79,23 @@ def open_envelope(request: Request, route: Route, body: Body | Refused) -> Deliv
     if isinstance(body, Refused):
         raise body
     key = request_key(request.headers, plain=route.plain_key)
-    if route.call == BATCH and len(body.data) > MAX_BATCH_BYTES:
-        raise Refused(400, "batch_too_large", f"a batch may have {MAX_BATCH_BYTES:,} bytes")
+    if len(body.data) > MAX_BATCH_BYTES:
+        what = "batch" if route.call == BATCH else "call"
+        raise Refused(400, f"{what}_too_large", f"a {what} may have {MAX_BATCH_BYTES:,} bytes")
     parsed = parse(body.data)
     envelope = parsed.value
     if not isinstance(envelope, dict):
         raise Refused(400, "not_an_object", "the body must be a JSON object")
-    sent_at = envelope.get("sentAt")
     events = _events(envelope, route)
     # A single call's key is its own; a batch's is that of all its events.
     key = key or (take_key(envelope) if route.call == BATCH else None)
-    return Delivery(events, parsed, key, sent_at if isinstance(sent_at, str) else None)
+    return Delivery(events, parsed, key, _moment(envelope.get("sentAt")))
+
+
+def _moment(value: object) -> str | None:
+    """Return what is a moment and no longer than one: it is shown beside each event."""
+    is_short = isinstance(value, str) and len(value) <= _LONGEST_MOMENT
+    return str(value) if is_short and is_iso_8601(value) else None
 
 
 def _events(envelope: dict[str, Any], route: Route) -> list[Any]:

@@ -2,7 +2,8 @@
 
 A web page must not reach a collector on its reader's own machine, neither by a foreign name
 that resolves to loopback (DNS rebinding: the Host is checked) nor by a plain cross-origin
-request (the Origin is checked wherever there is one). No answer carries a CORS header.
+request (the Origin is checked wherever there is one), nor by an image or a frame, which have no
+Origin (browsers say which site started a request). No answer carries a CORS header.
 """
 
 from __future__ import annotations
@@ -54,9 +55,15 @@ def host_name(host: str) -> str:
 class Guard:
     """ASGI middleware, outside of everything else."""
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str] = ()) -> None:
-        """Let in the loopback names and the given ones; `"*"` lets in any."""
+    def __init__(
+        self, app: ASGIApp, allowed_hosts: Iterable[str] = (), *, own_site: bool = False
+    ) -> None:
+        """Let in the loopback names and the given ones; `"*"` lets in any.
+
+        `own_site`: refuse what another website made a browser ask for, but for links to pages.
+        """
         self._app = app
+        self._own_site = own_site
         self._allowed = {*LOOPBACK, *(each.lower() for each in allowed_hosts)}
         self._any_address = False
 
@@ -74,16 +81,18 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        app = self._refuse(Headers(scope=scope)) or self._app
+        app = self._refuse(scope, Headers(scope=scope)) or self._app
         await app(scope, receive, _with_security_headers(send))
 
-    def _refuse(self, headers: Headers) -> ASGIApp | None:
+    def _refuse(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._knows(hosts[0]):
             # 421, not 403: to a client of the protocol 403 says that its key is wrong.
             return refusal(421, "host_not_allowed", "this Host is not in allowed_hosts")
         if any(not _same_origin(origin, hosts[0]) for origin in headers.getlist("origin")):
             return refusal(403, "cross_origin", "requests of other origins are refused")
+        if self._own_site and _is_foreign(headers) and not _follows_a_link(scope, headers):
+            return refusal(403, "cross_site", "what other websites ask for is refused")
         return None
 
     def _knows(self, host: str) -> bool:
@@ -108,6 +117,22 @@ def _same_origin(origin: str, host: str) -> bool:
         return urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:
         return False
+
+
+def _is_foreign(headers: Headers) -> bool:
+    # Other ports of this machine are the same site.
+    return headers.get("sec-fetch-site", "") in ("cross-site", "same-site")
+
+
+def _follows_a_link(scope: Scope, headers: Headers) -> bool:
+    """Tell whether a reader comes to a page in a window of its own."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return (
+        scope["method"] in ("GET", "HEAD")
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+        and (path == "/" or path.startswith("/page/"))
+    )
 
 
 def _with_security_headers(send: Send) -> Send:

@@ -8,6 +8,7 @@ is kept in one transaction before the answer is given.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -137,7 +138,8 @@ class Intake:
             rows = list(self._judged(delivery, keys.fingerprint))
         except Refused as refused:
             told = _told(refused.status, fault)
-            self._store.add(_request_row(request, body, status=told, keys=keys))
+            row = _request_row(request, body, status=told, keys=keys)
+            self._store.add(replace(row, refusal=refused.reason))
             return refused.response()
         bad = [row for row in rows if row[3] is not None]
         answer = self._answer(route, bad)

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 MAX_EVENT_BYTES: Final = 32 * 1024
 """Bytes of one event as compact UTF-8 JSON, without its write key."""
 MAX_BATCH_BYTES: Final = 500 * 1024
-"""Bytes of one batch's JSON after decompression."""
+"""Bytes of one batch's JSON after decompression; a single call with more is refused as well."""
 MAX_BATCH_EVENTS: Final = 2_500
 MAX_MESSAGE_ID: Final = 100
 """Characters."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from asyncanalytics.collector.bell import Bell
 from asyncanalytics.collector.records import EVERYTHING
 from asyncanalytics.collector.search import MOST
 
@@ -27,13 +27,21 @@ class Learner:
         self._most = most
         self._erased = store.erased
         self._position = 0
-        self._lock = asyncio.Lock()
+        self._is_reading = False
+        self._done = Bell()
 
     async def read_on(self) -> None:
         """Learn from what was kept since the last time, and let the loop run in between."""
-        async with self._lock:  # who comes second finds it done
+        # No lock of asyncio's: it would be of one loop, and the collector may be served in many.
+        while self._is_reading:
+            await self._done.until(lambda: not self._is_reading)
+        self._is_reading = True
+        try:  # who comes second finds it done
             while not await self._reach_the_end():
                 pass
+        finally:
+            self._is_reading = False
+            self._done.ring()
 
     async def _reach_the_end(self) -> bool:
         if self._erased != self.store.erased:

@@ -31,7 +31,7 @@ class StoredEvent:
     received_at: str
     """ISO 8601 in UTC with milliseconds, by this machine's clock."""
     sent_at: str | None
-    """The `sentAt` of the request, as it was sent."""
+    """The `sentAt` of the request, as it was sent; None where it is no moment of ISO 8601."""
     batch_id: int
     """The number of the request: events that came together share it, and it only grows."""
     user_id: str | None
@@ -71,6 +71,8 @@ class StoredRequest:
     """Bytes of the body's JSON; None also where it was refused before it was read."""
     status: int
     """What it was answered; 0 is a dropped connection."""
+    refusal: str | None
+    """Why it was refused as a whole, as its answer said; None where it was not."""
     events: int
     """How many of its events are kept, and how many of these are bad."""
     bad: int
@@ -86,8 +88,8 @@ class Filter:
     """The name of a track, a page or a screen, or the groupId of a group."""
     user: str | None = None
     """The userId or the anonymousId."""
-    users: tuple[str, ...] | None = None
-    """One of these is the userId or the anonymousId."""
+    users: int | None = None
+    """One of a list of ids is the userId or the anonymousId; its number, see `Store.listed`."""
     user_id: str | None = None
     anonymous_id: str | None = None
     message_id: str | None = None

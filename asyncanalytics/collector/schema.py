@@ -26,7 +26,7 @@ _VERSION: Final = 2
 _WAL_PAGES: Final = 8_000
 _CACHED_PAGES: Final = 8_000
 
-_LOOKS: Final = ("inflated INTEGER", "method TEXT", "path TEXT", "headers TEXT")
+_LOOKS: Final = ("inflated INTEGER", "method TEXT", "path TEXT", "headers TEXT", "refusal TEXT")
 _REQUESTS: Final = f"""
 CREATE TABLE requests (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -54,6 +54,7 @@ CREATE TABLE events (
     request INTEGER AS (position >> {PLACE_BITS}) VIRTUAL
 );
 CREATE INDEX events_by_message_id ON events (message_id);
+CREATE INDEX requests_refused ON requests (number) WHERE refusal IS NOT NULL;
 CREATE TABLE keys (fingerprint TEXT PRIMARY KEY, mask TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE marks (mark TEXT NOT NULL);
 INSERT INTO marks VALUES (lower(hex(randomblob(4))));

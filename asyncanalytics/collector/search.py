@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -30,6 +31,8 @@ MOST: Final = 8_192
 """Positions in a stretch at most, unless told otherwise."""
 _FEWEST, _FIRST = 32, 256
 _LONGEST_LIKE: Final = 1_000  # characters
+_LIKE: Final = "CAST(payload AS TEXT) LIKE ? ESCAPE '\\'"  # some builds let LIKE fit no BLOB
+_ASCII: Final = re.compile(r"[\x01-\x7f]+")
 _BEYOND: Final = (1 << 63) - 1
 
 _CONDITIONS: Final = {
@@ -37,6 +40,7 @@ _CONDITIONS: Final = {
     "event": "event = ?",
     "name": "name = ?",
     "user": "? IN (user_id, anonymous_id)",
+    "users": "EXISTS (SELECT 1 FROM temp.ids WHERE list = ? AND id IN (user_id, anonymous_id))",
     "user_id": "user_id = ?",
     "anonymous_id": "anonymous_id = ?",
     "message_id": "message_id = ?",
@@ -45,7 +49,9 @@ _CONDITIONS: Final = {
     "after": "position > ?",
     "before": "position < ?",
 }
-_ONE_OF: Final = "SELECT value FROM json_each(?)"
+_LISTS: Final = (
+    "CREATE TEMP TABLE ids (list INTEGER, id TEXT, PRIMARY KEY (list, id)) WITHOUT ROWID"
+)
 
 
 def condition(where: Filter) -> tuple[str, list[Any]]:
@@ -56,10 +62,6 @@ def condition(where: Filter) -> tuple[str, list[Any]]:
         if value is not None:
             parts.append(sql)
             values.append(storable(value))
-    if where.users is not None:
-        sql, ids = _is_one_of([utf8_text(each) for each in where.users])
-        parts.append(sql)
-        values += ids
     if where.text:
         sql, needles = _holds(where.text)
         parts.append(sql)
@@ -67,40 +69,39 @@ def condition(where: Filter) -> tuple[str, list[Any]]:
     return " AND ".join(parts) or "1", values
 
 
-def _is_one_of(ids: list[str]) -> tuple[str, list[str]]:
-    """Look for any of the ids: one value holds them all, but for those that SQLite would cut."""
-    cut = [each for each in ids if "\0" in each]
-    whole = json.dumps([each for each in ids if "\0" not in each])
-    tests = [f"user_id IN ({_ONE_OF})", f"anonymous_id IN ({_ONE_OF})"]
-    tests += ["? IN (user_id, anonymous_id)"] * len(cut)
-    return f"({' OR '.join(tests)})", [whole, whole, *cut]
-
-
 def _holds(text: str) -> tuple[str, list[str]]:
     """Look for the text as it is and as JSON writes it within a string."""
     plain = utf8_text(text)
-    needles = {plain, orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
+    needles = {orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
+    if "\0" not in plain:  # JSON never holds one, and LIKE would look for what is before it only
+        needles.add(plain)
     tests = [_test(each) for each in sorted(needles)]
-    return f"({' OR '.join(sql for sql, _ in tests)})", [value for _, value in tests]
+    return f"({' OR '.join(sql for sql, _ in tests)})", [each for _, some in tests for each in some]
 
 
-def _test(needle: str) -> tuple[str, str]:
+def _test(needle: str) -> tuple[str, list[str]]:
     # LIKE knows the capitals of ASCII only, and no long patterns; but it is quick.
     if needle.isascii() and len(needle) <= _LONGEST_LIKE:
-        # Some builds of SQLite let LIKE fit no BLOB.
-        return "CAST(payload AS TEXT) LIKE ? ESCAPE '\\'", f"%{_unlike(needle)}%"
-    return f"length(payload) >= {len(needle)} AND holds(payload, ?)", needle.casefold()
+        return _LIKE, [_like(needle)]
+    # Python is asked last: the rest leaves most payloads out.
+    folded, tests = needle.casefold(), [f"length(payload) >= {len(needle)}"]
+    if not folded.isascii():
+        tests.append("length(CAST(payload AS TEXT)) < length(payload)")  # it is not all ASCII
+    part = max(_ASCII.findall(needle), key=len, default="")[:_LONGEST_LIKE]
+    return " AND ".join([*tests, _LIKE, "holds(payload, ?)"]), [_like(part), folded]
 
 
-def _unlike(text: str) -> str:
+def _like(text: str) -> str:
     for each in "\\%_":
         text = text.replace(each, f"\\{each}")
-    return text
+    return f"%{text}%"
 
 
 def add_functions(db: sqlite3.Connection) -> None:
     """Give a connection what the conditions call."""
     db.create_function("holds", 2, _payload_holds, deterministic=True)
+    db.execute("PRAGMA temp_store = MEMORY")
+    db.execute(_LISTS)
 
 
 def _payload_holds(payload: bytes, folded: str) -> bool:

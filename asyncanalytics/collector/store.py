@@ -13,6 +13,8 @@ Keeping is short and blocks: an event costs microseconds. Looking through everyt
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
-"""Payloads in one page, unless told otherwise: a bad event may have half a megabyte."""
+"""Of one page, unless told otherwise: a bad event may have half a megabyte."""
 
 _FOUND_COLUMNS: Final = (
     *("message_id", "type", "verdict", "reason", "user_id", "anonymous_id", "event", "name"),
@@ -54,16 +56,21 @@ _JOINED: Final = (
 )
 _INSERT_REQUEST: Final = (
     "INSERT INTO requests (received_at, sent_at, retry_count, bytes, status, inflated, method,"
-    " path, headers) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " path, headers, refusal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BEYOND: Final = 1 << 63 - PLACE_BITS  # no request has this number, or a larger one
 _INSERT_KEY: Final = "INSERT OR IGNORE INTO keys VALUES (?, ?)"
 _REQUEST_COLUMNS: Final = (
     *("received_at", "sent_at", "retry_count", "method", "path", "headers"),
-    *("bytes", "inflated", "status"),
+    *("bytes", "inflated", "status", "refusal"),
 )
 _SELECT_REQUEST: Final = f"SELECT {', '.join(_REQUEST_COLUMNS)} FROM requests WHERE number = ?"
+
+_SELECT_REFUSED: Final = (
+    "SELECT number, received_at, refusal FROM requests WHERE refusal IS NOT NULL"
+    " AND number > ? AND number <= ? ORDER BY number DESC LIMIT ?"
+)
 
 _Text = str | None
 EventRow = tuple[int, _Text, _Text, _Text, _Text, _Text, _Text, _Text, _Text, bytes]
@@ -85,6 +92,8 @@ class RequestRow:
     method: str | None = None
     path: str | None = None
     headers: Sequence[tuple[str, str]] | None = None
+    refusal: str | None = None
+    """Why it was refused as a whole."""
     masks: Mapping[str, str] = field(default_factory=dict)
     """What may be shown of the events' keys, by fingerprint."""
 
@@ -97,6 +106,26 @@ class Found:
     columns: dict[str, Any]
     """All of `StoredEvent` but the payload."""
     payload: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload, and characters of what is shown beside it."""
+        texts = (each for each in self.columns.values() if isinstance(each, str))
+        return len(self.payload) + sum(map(len, texts))
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """One request that was refused as a whole, so that it has no events."""
+
+    number: int
+    received_at: str
+    refusal: str
+
+    @property
+    def position(self) -> int:
+        """Its place among the events."""
+        return self.number << PLACE_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +146,11 @@ class Store:
         # A store that is forgotten is closed without a warning: there is nothing left to lose.
         self._finalizer = weakref.finalize(self, self._db.close)
         add_functions(self._db)
+        self._lists = 0
         self.bell: Bell = Bell()
-        """Rings when events were kept."""
+        """Rings when events were kept, or a request refused."""
         self.last: int = self._last_given()
-        """The position of the event that was kept last, or one that nothing kept is beyond."""
+        """The position of what was kept last, or one that nothing kept is beyond."""
         self.mark: str = self._one("mark", "marks")[0]
         """Tells this store from any other, for who comes back with a position."""
         self.erased: int = 0
@@ -143,7 +173,7 @@ class Store:
         except UnicodeEncodeError:  # SQLite's text is UTF-8, which has no lone surrogates
             request = replace(request, sent_at=storable(request.sent_at))
             self._insert(request, [_storable_event(each) for each in events])
-        if events:
+        if events or request.refusal:
             self.bell.ring()
 
     def _insert(self, request: RequestRow, events: Sequence[EventRow]) -> None:
@@ -152,14 +182,14 @@ class Store:
             base = self._insert_request(request) << PLACE_BITS
             self._db.executemany(_INSERT_EVENT, ((base | row[0], *row[1:]) for row in events))
             self._db.executemany(_INSERT_KEY, request.masks.items())
-        if events:
-            self.last = base | events[-1][0]
+        if events or request.refusal:
+            self.last = base | (events[-1][0] if events else 0)
 
     def _insert_request(self, row: RequestRow) -> int:
         headers = None if row.headers is None else orjson.dumps(row.headers).decode()
         values = (
             *(row.received_at, row.sent_at, row.retry_count, row.bytes, row.status),
-            *(row.inflated, row.method, row.path, headers),
+            *(row.inflated, row.method, row.path, headers, row.refusal),
         )
         number = self._db.execute(_INSERT_REQUEST, values).lastrowid
         assert number is not None  # noqa: S101 - an INSERT always has one
@@ -170,6 +200,24 @@ class Store:
         return (int(number) + 1 << PLACE_BITS) - 1 if number >= 0 else 0
 
     # ------------------------------------------------------------------------- finding events
+
+    @contextlib.contextmanager
+    def listed(self, ids: Iterable[str]) -> Iterator[int]:
+        """Hold a list of ids for the time of a block; its number is what `Filter.users` takes.
+
+        A user may have thousands: no statement is to bring them all along.
+        """
+        self._lists += 1
+        number = self._lists
+        rows = ((number, storable(each)) for each in ids)
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT INTO temp.ids VALUES (?, ?)", rows)
+        try:
+            yield number
+        finally:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile: it is gone
+                self._db.execute("DELETE FROM temp.ids WHERE list = ?", (number,))
 
     def find(
         self, where: Filter = EVERYTHING, *, limit: int | None = None, newest_first: bool = False
@@ -196,15 +244,16 @@ class Store:
     ) -> Page:
         """Find as `find` does, and let the loop run in between.
 
-        A page ends at the limit, or before the event whose payload would bring it beyond
-        `max_bytes`; it has one event at least, if there is one. The next page begins `after`
-        the last one's position, or `before` it. What is kept meanwhile is not looked at.
+        A page ends at the limit, or before the event that would bring it, with what is shown
+        beside the payloads, beyond `max_bytes`; it has one event at least, if there is one.
+        The next page begins `after` the last one's position, or `before` it. What is kept
+        meanwhile is not looked at.
         """
         page, size = list[Found](), 0
         async for stretch in self.stretches(where, newest_first=newest_first):
             wanted = limit + 1 - len(page)
             for each in self.find(stretch, limit=wanted, newest_first=newest_first):
-                size += len(each.payload)
+                size += each.size
                 if len(page) == limit or (page and size > max_bytes):
                     return Page(page, more=True)
                 page.append(each)
@@ -279,6 +328,11 @@ class Store:
         headers = columns.pop("headers")
         pairs = headers and tuple((name, value) for name, value in orjson.loads(headers))
         return StoredRequest(number=number, **columns, headers=pairs, events=events, bad=bad)
+
+    def refused(self, after: int, before: int, *, limit: int) -> list[RefusedRequest]:
+        """Return the requests between two positions that were refused as a whole, newest first."""
+        span = (after >> PLACE_BITS, (before - 1) >> PLACE_BITS, limit)
+        return [RefusedRequest(*row) for row in self._db.execute(_SELECT_REFUSED, span)]
 
     # ------------------------------------------------------------------------------ forgetting
 

@@ -8,7 +8,7 @@ was skipped is exactly what was kept, in the order in which it was kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from asyncanalytics.collector.records import Filter
-    from asyncanalytics.collector.store import Found, Store
+    from asyncanalytics.collector.store import Found, RefusedRequest, Store
 
 MOST: Final = 40
 """Events in a piece at most, unless told otherwise."""
@@ -44,6 +44,13 @@ class Piece:
     """Where it ends: whoever follows on after this position misses nothing and gets nothing twice.
 
     It grows also where the filter means nothing of what was kept."""
+    refused: list[RefusedRequest] = field(default_factory=list)
+    """Where it was asked for: the last of the requests that were refused meanwhile."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether it tells of anything."""
+        return bool(self.events or self.skipped or self.refused)
 
 
 class Stream:
@@ -69,6 +76,7 @@ class Stream:
         most: int | None = MOST,
         every: float = EVERY,
         idle: float = IDLE,
+        refused: bool = False,
     ) -> AsyncGenerator[Piece]:
         """Yield pieces until the stream is closed.
 
@@ -78,6 +86,7 @@ class Stream:
           counted as skipped. None sends every event.
         - `every`: seconds from one piece to the next at least; of no effect where all are sent.
         - `idle`: seconds after which an empty piece is yielded where there is no news.
+        - `refused`: whether the requests that are refused as a whole are told of as well.
 
         The first piece comes at once, is empty, and tells where it begins.
         """
@@ -87,8 +96,10 @@ class Stream:
         while True:
             closing = await self._news(position, closings, told + idle - monotonic())
             piece = await self._piece(where, position, most)
+            if refused:
+                piece.refused.extend(self._store.refused(position, piece.last + 1, limit=MOST))
             position = piece.last
-            if piece.events or piece.skipped or monotonic() >= told + idle:
+            if piece.has_news or monotonic() >= told + idle:
                 yield piece
                 told = monotonic()
             if closing and position >= self._store.last:

@@ -113,14 +113,15 @@ class Timelines:
         await self._identities.read_on()
         ids = self._identities.ids(storable(user))
         known = _Known()
-        where = Filter(users=ids)
-        async for stretch in self._store.stretches(where, most=_AT_ONCE):
-            known.read(self._store, stretch)
+        with self._store.listed(ids) as users:
+            where = Filter(users=users)
+            async for stretch in self._store.stretches(where, most=_AT_ONCE):
+                known.read(self._store, stretch)
+            page = await self._store.search(
+                replace(where, after=after, before=before), limit=limit, newest_first=newest_first
+            )
         if not known.total:
             return None
-        page = await self._store.search(
-            replace(where, after=after, before=before), limit=limit, newest_first=newest_first
-        )
         return Timeline(
             user=user,
             ids=ids,

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
+from asyncanalytics.collector.parameters import cursor
+
 
 def _with(path: str, parameters: dict[str, Any]) -> str:
     query = urlencode(parameters, errors="backslashreplace")
@@ -32,6 +34,11 @@ def rate() -> str:
 def event(position: int) -> str:
     """Return where one event is shown."""
     return f"/page/events/{position}"
+
+
+def json(position: int) -> str:
+    """Return where the whole JSON of one event is."""
+    return _with("/events", {"after": cursor(position - 1), "limit": 1})
 
 
 def request(number: int) -> str:

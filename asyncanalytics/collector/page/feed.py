@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from asyncanalytics.collector.page.rows import Row
+from asyncanalytics.collector.page.rows import newest_first
 from asyncanalytics.collector.parameters import position
 from asyncanalytics.collector.sse import RETRY, frame, place
 
@@ -53,11 +53,13 @@ class Feed:
         if at is None:
             yield frame("elsewhere", event="reset")
             return
-        async with aclosing(self._stream.follow(wanted.filter(), after=at)) as pieces:
+        pieces = self._stream.follow(wanted.filter(), after=at, refused=wanted.refusals)
+        async with aclosing(pieces):
             async for piece in pieces:
                 yield self._message(piece)
 
     def _message(self, piece: Piece) -> str:
-        html = self._templates.rows([Row(each) for each in reversed(piece.events)])
-        data = {"html": html, "events": len(piece.events), "skipped": piece.skipped}
+        rows = newest_first(piece.events, piece.refused)
+        html = self._templates.rows(rows)
+        data = {"html": html, "events": len(rows), "skipped": piece.skipped}
         return frame(orjson.dumps(data).decode(), event="rows", id=self.place(piece.last))

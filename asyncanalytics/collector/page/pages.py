@@ -10,7 +10,7 @@ from asyncanalytics.collector.answers import json_response
 from asyncanalytics.collector.page.assets import Assets
 from asyncanalytics.collector.page.feed import Feed
 from asyncanalytics.collector.page.rendering import Templates
-from asyncanalytics.collector.page.rows import Row
+from asyncanalytics.collector.page.rows import Row, newest_first
 from asyncanalytics.collector.page.tree import tree
 from asyncanalytics.collector.page.wanted import Wanted, number
 from asyncanalytics.collector.records import Filter
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from asyncanalytics.collector.insights import Insights
-    from asyncanalytics.collector.store import Store
+    from asyncanalytics.collector.store import Page, RefusedRequest, Store
     from asyncanalytics.collector.stream import Stream
 
 _PAGE: Final = 100
@@ -60,16 +60,25 @@ class Pages:
         wanted = Wanted.read(request.query_params)
         last = self._store.last  # before the search: what comes during it is sent afterwards
         page = await self._store.search(wanted.filter(), limit=_PAGE, newest_first=True)
+        rows = newest_first(page.events, self._refused(wanted, page, last))
+        more, rows = page.more or len(rows) > _PAGE, rows[:_PAGE]
         return self._templates.page(
             "live",
             place="Live",
             wanted=wanted,
             calls=_CALLS,
-            events=[Row(each) for each in page.events],
-            oldest=page.events[-1].position if page.more else None,
+            events=rows,
+            oldest=rows[-1].position if more else None,
             after=self._feed.place(last),
             base=str(request.base_url).rstrip("/"),
         )
+
+    def _refused(self, wanted: Wanted, page: Page, last: int) -> list[RefusedRequest]:
+        """Find the refused requests that come before the end of a page."""
+        if not wanted.refusals:
+            return []
+        after = page.events[-1].position if page.more else 0
+        return self._store.refused(after, wanted.before or last + 1, limit=_PAGE + 1)
 
     async def stream(self, request: Request) -> Response:
         """Send rows as they come: of the events that are wanted, from the reader's place on."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncanalytics.collector.page.assets import Assets
-    from asyncanalytics.collector.page.rows import Row
+    from asyncanalytics.collector.page.rows import AnyRow
 
 _LONGEST: Final = 200  # characters of a name or an id
 _FOLDER: Final = Path(__file__).with_name("templates")
@@ -43,7 +43,7 @@ class Templates:
         html = self._environment.get_template(f"{name}.html").render(**values)
         return Response(utf8_text(html), status, media_type="text/html")
 
-    def rows(self, rows: list[Row]) -> str:
+    def rows(self, rows: list[AnyRow]) -> str:
         """Return rows as the live page has them, marked as new."""
         macros: Any = self._environment.get_template("macros.html").module
         return utf8_text("".join(macros.row(each, new=True) for each in rows))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncanalytics.collector.reading import parse, utf8_text
 from asyncanalytics.collector.schema import PLACE_BITS
+from asyncanalytics.collector.store import RefusedRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from asyncanalytics.collector.store import Found
 
@@ -25,6 +26,8 @@ _MAX_MEMBERS: Final = 8
 _MAX_VALUE: Final = 40
 _MAX_TITLE: Final = 200
 _MAX_GROWTH: Final = 8
+_MAX_TEXT: Final = 256 * 1024
+"""Characters of an event's JSON that its page has; the rest is in the collector's own JSON."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,23 @@ class Row:
 
     @cached_property
     def text(self) -> str:
-        """Its JSON, to be copied."""
-        return _indented(self.payload, _MAX_GROWTH * self.size) or utf8_text(
-            self.found.payload.decode()
-        )
+        """Its JSON, to be copied; of a very long one the beginning."""
+        most = min(_MAX_GROWTH * self.size, _MAX_TEXT)
+        return _indented(self.payload, most) or utf8_text(self.found.payload.decode())[:_MAX_TEXT]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the text is only the beginning."""
+        return len(self.found.payload) > _MAX_TEXT
+
+
+AnyRow = Row | RefusedRequest
+
+
+def newest_first(events: Iterable[Found], refused: Iterable[RefusedRequest] = ()) -> list[AnyRow]:
+    """Make rows of both, in the order in which they came, the other way round."""
+    rows: list[AnyRow] = [*map(Row, events), *refused]
+    return sorted(rows, key=lambda each: each.position, reverse=True)
 
 
 def _indented(value: Any, most: int) -> str | None:

@@ -47,6 +47,11 @@ class Wanted:
         """Whether anything is left out."""
         return self != Wanted()
 
+    @property
+    def refusals(self) -> bool:
+        """Whether requests that were refused as a whole are meant too; no filter fits these."""
+        return self.verdict != "good" and not (self.call or self.event or self.user or self.text)
+
     def parameters(self, **other: Any) -> dict[str, Any]:
         """Return what stands in the address, some of it replaced."""
         return asdict(self) | other
