@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import time
@@ -262,3 +263,55 @@ def test_a_text_beyond_ascii_is_found_quickly() -> None:
     assert time.perf_counter() - began < 0.15
     assert store.count(Filter(text="GRÖßE 1999")) == 11
     store.close()
+
+
+KEY = "another-one-altogether"  # which HTTP clients may log
+
+
+def basic(text: str) -> str:
+    """Write a Basic header, of any text."""
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ({"writeKey": KEY, "batch": "none"}, {}),
+        ({"writeKey": KEY, "x": "x" * 600_000}, {}),
+        ({"writeKey": KEY, "appId": "second-one-altogether", "batch": [track()]}, {}),
+        ({"writeKey": "second-one-altogether", "appId": KEY, "batch": [track()]}, {}),
+        ({"batch": [track()]}, {"authorization": KEY}),
+        ({"batch": [track()]}, {"authorization": basic(KEY)}),
+        ({"batch": [track()]}, {"authorization": basic(f"{KEY}:"), "content-type": "text/plain"}),
+        (
+            {"batch": [track(properties={"k": [KEY]}, userId=KEY)]},
+            {"authorization": basic(f"{KEY}:")},
+        ),
+    ],
+    ids=["no batch", "too large", "first", "second", "no scheme", "no colon", "unread", "nested"],
+)
+@pytest.mark.parametrize("fault", [False, True], ids=["", "fault"])
+async def test_no_key_stays_in_clear(
+    collector: Collector,
+    body: dict[str, Any],
+    headers: dict[str, str],
+    fault: bool,  # noqa: FBT001 - its parameter
+) -> None:
+    """Neither where a request is refused or a fault answers, nor where the key is elsewhere."""
+    if fault:
+        collector.misbehave()
+    await post(collector, body, f"/v1/batch?w={KEY}&a=b", **headers, **{"x-w": f"w {KEY}"})
+    kept = (await get(collector, "/requests/1")).text
+    assert "x-w" in kept
+    assert "a=b" in kept
+    assert KEY not in kept
+    assert KEY not in str(collector.events())
+
+
+async def test_the_user_of_an_address_is_hidden(collector: Collector) -> None:
+    """A name and a password in an address are none of the collector's business."""
+    address = "https://arthur:towel@example.org/a"
+    await post(collector, {"batch": []}, f"/v1/batch?u={address}", referer=address)
+    kept = (await get(collector, "/requests/1")).text
+    assert "example.org" in kept
+    assert "towel" not in kept
