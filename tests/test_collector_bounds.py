@@ -315,3 +315,44 @@ async def test_the_user_of_an_address_is_hidden(collector: Collector) -> None:
     kept = (await get(collector, "/requests/1")).text
     assert "example.org" in kept
     assert "towel" not in kept
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/events?since=0001-01-01T00:00:00%2B14:00", 400),
+        ("/events?since=9999-12-31T23:59:59-14:00", 400),
+        (f"/requests/{'9' * 5_000}", 404),
+        ("/requests/%C2%B2", 404),
+        ("/stream?before=AAAAAAAAAAA", 400),
+    ],
+    ids=["early", "late", "digits", "superscript", "before"],
+)
+async def test_what_cannot_be_meant_is_refused(
+    collector: Collector, path: str, status: int
+) -> None:
+    """It is the asker's mistake, and is answered so."""
+    assert (await get(collector, path)).status_code == status
+
+
+@pytest.mark.parametrize("name", ["content-length", "Content-Length", "transfer-encoding"])
+async def test_a_fault_does_not_say_how_long_its_body_is(collector: Collector, name: str) -> None:
+    """No server can send an answer of another length."""
+    async with client(collector) as http:
+        answer = await http.post("/faults", json={"headers": {name: "5"}})
+    assert (answer.status_code, answer.json()["reason"]) == (400, "bad_fault")
+
+
+async def test_the_cookie_is_not_the_token() -> None:
+    """Whoever sees the cookie does not know the token."""
+    token = "+&#% a-token-that-opens"
+    with Collector(read_token=token) as collector:
+        async with client(collector) as http:
+            answer = await http.get("/", params={"token": token})
+            (cookie,) = http.cookies.jar
+            assert answer.status_code == 303
+            assert token not in str(cookie.value)
+            assert (await http.get("/")).status_code == 200
+            wrong = {"authorization": f"Bearer {cookie.value}"}
+            http.cookies.clear()
+            assert (await http.get("/", headers=wrong)).status_code == 401

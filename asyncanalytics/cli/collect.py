@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
 import typer
 
@@ -258,7 +259,7 @@ def _say_hello(url: str, token: str | None) -> None:
         say(("  read  ", "bold"), f"{url}   asyncanalytics tail {url}")
         say(("        ", "bold"), f"curl '{url}/events?limit=10'   curl {url}/stats")
     else:  # whoever has this address can read everything
-        say(("  read  ", "bold"), f"{url}/?token={token}")
+        say(("  read  ", "bold"), f"{url}/?token={quote(token, safe='')}")
         say(("        ", "bold"), f"curl -H 'Authorization: Bearer {token}' {url}/stats")
 
 
