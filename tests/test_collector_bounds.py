@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -356,3 +357,47 @@ async def test_the_cookie_is_not_the_token() -> None:
             wrong = {"authorization": f"Bearer {cookie.value}"}
             http.cookies.clear()
             assert (await http.get("/", headers=wrong)).status_code == 401
+
+
+def test_the_greeting_of_collect(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its addresses can be opened whatever is in the token, and a key that is demanded is yours."""
+    collect = pytest.importorskip("asyncanalytics.cli.collect")
+    collect._say_hello("http://127.0.0.1:8010", "+&#% a-token-that-opens", key="YOUR_WRITE_KEY")
+    said = capsys.readouterr().out
+    assert "?token=%2B%26%23%25%20a-token-that-opens" in said
+    assert "any-key" not in said
+
+
+def test_a_short_token_is_called_as_the_option_is() -> None:
+    """What is wrong is said in the words of the command."""
+    collect = pytest.importorskip("asyncanalytics.cli.collect")
+    refused = pytest.raises(collect.Failure, match="^--token must have")
+    with refused, collect._collector(None, read_token="short"):
+        pytest.fail("it must be refused")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--type", "trak"], "trak"),
+        (["--token", "to\u20acken"], "token must be of ASCII"),
+        (["--token", "a-wrong-token-of-all"], "not the token"),
+        (["/nowhere", "--token", "{token}"], "there is no collector at"),
+    ],
+    ids=["type", "ascii", "wrong", "path"],
+)
+def test_tail_says_what_is_wrong(options: list[str], said: str) -> None:
+    """It neither waits for ever nor shows a traceback."""
+    app = pytest.importorskip("asyncanalytics.cli.app")
+    testing = pytest.importorskip("typer.testing")
+    token = "a-token-that-opens"
+    with (
+        Collector(read_token=token) as collector,
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(collector.serve()) as url,
+    ):
+        path, options = ("", options) if options[0][0] == "-" else (options[0], options[1:])
+        given = [each.format(token=token) for each in options]
+        result = testing.CliRunner().invoke(app.app, ["tail", f"{url}{path}", *given])
+    assert result.exit_code != 0
+    assert said in " ".join(result.output.split()) + str(result.exception)
