@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -262,3 +264,140 @@ def test_a_text_beyond_ascii_is_found_quickly() -> None:
     assert time.perf_counter() - began < 0.15
     assert store.count(Filter(text="GRÖßE 1999")) == 11
     store.close()
+
+
+KEY = "another-one-altogether"  # which HTTP clients may log
+
+
+def basic(text: str) -> str:
+    """Write a Basic header, of any text."""
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ({"writeKey": KEY, "batch": "none"}, {}),
+        ({"writeKey": KEY, "x": "x" * 600_000}, {}),
+        ({"writeKey": KEY, "appId": "second-one-altogether", "batch": [track()]}, {}),
+        ({"writeKey": "second-one-altogether", "appId": KEY, "batch": [track()]}, {}),
+        ({"batch": [track()]}, {"authorization": KEY}),
+        ({"batch": [track()]}, {"authorization": basic(KEY)}),
+        ({"batch": [track()]}, {"authorization": basic(f"{KEY}:"), "content-type": "text/plain"}),
+        (
+            {"batch": [track(properties={"k": [KEY]}, userId=KEY)]},
+            {"authorization": basic(f"{KEY}:")},
+        ),
+    ],
+    ids=["no batch", "too large", "first", "second", "no scheme", "no colon", "unread", "nested"],
+)
+@pytest.mark.parametrize("fault", [False, True], ids=["", "fault"])
+async def test_no_key_stays_in_clear(
+    collector: Collector,
+    body: dict[str, Any],
+    headers: dict[str, str],
+    fault: bool,  # noqa: FBT001 - its parameter
+) -> None:
+    """Neither where a request is refused or a fault answers, nor where the key is elsewhere."""
+    if fault:
+        collector.misbehave()
+    await post(collector, body, f"/v1/batch?w={KEY}&a=b", **headers, **{"x-w": f"w {KEY}"})
+    kept = (await get(collector, "/requests/1")).text
+    assert "x-w" in kept
+    assert "a=b" in kept
+    assert KEY not in kept
+    assert KEY not in str(collector.events())
+
+
+async def test_the_user_of_an_address_is_hidden(collector: Collector) -> None:
+    """A name and a password in an address are none of the collector's business."""
+    address = "https://arthur:towel@example.org/a"
+    await post(collector, {"batch": []}, f"/v1/batch?u={address}", referer=address)
+    kept = (await get(collector, "/requests/1")).text
+    assert "example.org" in kept
+    assert "towel" not in kept
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/events?since=0001-01-01T00:00:00%2B14:00", 400),
+        ("/events?since=9999-12-31T23:59:59-14:00", 400),
+        (f"/requests/{'9' * 5_000}", 404),
+        ("/requests/%C2%B2", 404),
+        ("/stream?before=AAAAAAAAAAA", 400),
+    ],
+    ids=["early", "late", "digits", "superscript", "before"],
+)
+async def test_what_cannot_be_meant_is_refused(
+    collector: Collector, path: str, status: int
+) -> None:
+    """It is the asker's mistake, and is answered so."""
+    assert (await get(collector, path)).status_code == status
+
+
+@pytest.mark.parametrize("name", ["content-length", "Content-Length", "transfer-encoding"])
+async def test_a_fault_does_not_say_how_long_its_body_is(collector: Collector, name: str) -> None:
+    """No server can send an answer of another length."""
+    async with client(collector) as http:
+        answer = await http.post("/faults", json={"headers": {name: "5"}})
+    assert (answer.status_code, answer.json()["reason"]) == (400, "bad_fault")
+
+
+async def test_the_cookie_is_not_the_token() -> None:
+    """Whoever sees the cookie does not know the token."""
+    token = "+&#% a-token-that-opens"
+    with Collector(read_token=token) as collector:
+        async with client(collector) as http:
+            answer = await http.get("/", params={"token": token})
+            (cookie,) = http.cookies.jar
+            assert answer.status_code == 303
+            assert token not in str(cookie.value)
+            assert (await http.get("/")).status_code == 200
+            wrong = {"authorization": f"Bearer {cookie.value}"}
+            http.cookies.clear()
+            assert (await http.get("/", headers=wrong)).status_code == 401
+
+
+def test_the_greeting_of_collect(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its addresses can be opened whatever is in the token, and a key that is demanded is yours."""
+    collect = pytest.importorskip("asyncanalytics.cli.collect")
+    collect._say_hello("http://127.0.0.1:8010", "+&#% a-token-that-opens", key="YOUR_WRITE_KEY")
+    said = capsys.readouterr().out
+    assert "?token=%2B%26%23%25%20a-token-that-opens" in said
+    assert "any-key" not in said
+
+
+def test_a_short_token_is_called_as_the_option_is() -> None:
+    """What is wrong is said in the words of the command."""
+    collect = pytest.importorskip("asyncanalytics.cli.collect")
+    refused = pytest.raises(collect.Failure, match=r"^--token must have")
+    with refused, collect._collector(None, read_token="short"):
+        pytest.fail("it must be refused")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--type", "trak"], "trak"),
+        (["--token", "to\u20acken"], "token must be of ASCII"),
+        (["--token", "a-wrong-token-of-all"], "not the token"),
+        (["/nowhere", "--token", "{token}"], "there is no collector at"),
+    ],
+    ids=["type", "ascii", "wrong", "path"],
+)
+def test_tail_says_what_is_wrong(options: list[str], said: str) -> None:
+    """It neither waits for ever nor shows a traceback."""
+    app = pytest.importorskip("asyncanalytics.cli.app")
+    testing = pytest.importorskip("typer.testing")
+    token = "a-token-that-opens"
+    with (
+        Collector(read_token=token) as collector,
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(collector.serve()) as url,
+    ):
+        path, options = ("", options) if options[0][0] == "-" else (options[0], options[1:])
+        given = [each.format(token=token) for each in options]
+        result = testing.CliRunner().invoke(app.app, ["tail", f"{url}{path}", *given])
+    assert result.exit_code != 0
+    assert said in " ".join(result.output.split()) + str(result.exception)

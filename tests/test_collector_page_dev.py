@@ -52,7 +52,7 @@ def running(*args: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str],
 def end(process: subprocess.Popen[str]) -> str:
     """Press Ctrl-C, and return what was said on standard error."""
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "0 requests, 0 events" in out
     return err
@@ -67,7 +67,7 @@ def browser(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 def wait_for(path: Path) -> str:
     """Return what another process writes."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while time.monotonic() < until:
         if path.exists() and (text := path.read_text(encoding="utf-8")):
             return text

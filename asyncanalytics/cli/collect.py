@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
 import typer
 
@@ -175,7 +176,8 @@ def run_collector(
     with _collector(path, **settings) as collector:
         _misbehave(collector, fault)
         with beside as begun:
-            _run(collector, host, port, _on_start(collector, begun, json=json))
+            key = "YOUR_WRITE_KEY" if settings.get("write_keys") else "any-key"
+            _run(collector, host, port, _on_start(collector, begun, key=key, json=json))
         _say_goodbye(collector, json=json)
 
 
@@ -199,7 +201,8 @@ def _collector(path: Path | None, **settings: Any) -> "Iterator[Collector]":
     try:
         collector = Collector(path, **settings)
     except ValueError as error:
-        raise Failure(str(error), Exit.CONFIGURATION) from None
+        problem = str(error).replace("read_token", "--token")
+        raise Failure(problem, Exit.CONFIGURATION) from None
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise Failure(f"--path cannot be used: {reason}", Exit.CONFIGURATION) from None
@@ -235,30 +238,32 @@ def _run(collector: "Collector", host: str, port: int, on_start: Callable[[str],
         raise Failure(problem, Exit.CONFIGURATION) from None
 
 
-def _on_start(collector: "Collector", begun: Begun, *, json: bool) -> Callable[[str], None]:
+def _on_start(
+    collector: "Collector", begun: Begun, *, key: str, json: bool
+) -> Callable[[str], None]:
     def on_start(url: str) -> None:
         token = collector.read_token
         if json:
             print_json({"listening": url} | ({"read_token": token} if token else {}))
         else:
-            _say_hello(url, token)
+            _say_hello(url, token, key=key)
         begun(url, token)
 
     return on_start
 
 
-def _say_hello(url: str, token: str | None) -> None:
+def _say_hello(url: str, token: str | None, *, key: str) -> None:
     say(("collecting", "bold green"), f" on {url} until Ctrl-C")
-    say(("  send  ", "bold"), f'AsyncClient("any-key", endpoint="{url}")')
+    say(("  send  ", "bold"), f'AsyncClient("{key}", endpoint="{url}")')
     say(
         ("        ", "bold"),
-        f"asyncanalytics track Hello --user-id u1 --write-key any-key --endpoint {url}",
+        f"asyncanalytics track Hello --user-id u1 --write-key {key} --endpoint {url}",
     )
     if token is None:
         say(("  read  ", "bold"), f"{url}   asyncanalytics tail {url}")
         say(("        ", "bold"), f"curl '{url}/events?limit=10'   curl {url}/stats")
     else:  # whoever has this address can read everything
-        say(("  read  ", "bold"), f"{url}/?token={token}")
+        say(("  read  ", "bold"), f"{url}/?token={quote(token, safe='')}")
         say(("        ", "bold"), f"curl -H 'Authorization: Bearer {token}' {url}/stats")
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import webbrowser
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -61,7 +62,7 @@ def dev(
 
 def open_page(url: str, token: str | None) -> None:
     """Open the page, without waiting for the browser: some end only when they are closed."""
-    address = url if token is None else f"{url}/?token={token}"
+    address = url if token is None else f"{url}/?token={quote(token, safe='')}"
     if _has_screen():
         threading.Thread(target=_open, args=(address,), daemon=True).start()
     else:

@@ -77,6 +77,8 @@ class Reader:
         self._base = parts.path.rstrip("/")
         self._where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._base}"
         token = token or parse_qs(parts.query).get("token", [None])[0]
+        if token and not (token.isascii() and token.isprintable()):
+            raise ValueError("its token must be of ASCII characters")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._parse_float = parse_float
         self._after: str | None = None
@@ -85,6 +87,11 @@ class Reader:
     def where(self) -> str:
         """The address without what may be secret in it."""
         return self._where
+
+    @property
+    def has_token(self) -> bool:
+        """Whether it was given a token to read with."""
+        return bool(self._headers)
 
     def close(self) -> None:
         """Close the connection; it opens again when it is used."""

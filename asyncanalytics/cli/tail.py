@@ -28,7 +28,10 @@ _AHEAD = 100  # events that are read before they can be shown
 _LOOK = 0.5  # seconds until Ctrl-C is noticed at the latest
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="Where the collector is.")]
-Type = Annotated[str | None, typer.Option("--type", metavar="CALL", help="Only this call.")]
+Type = Annotated[
+    Literal["identify", "track", "page", "screen", "group", "alias"] | None,
+    typer.Option("--type", help="Only this call."),
+]
 Name = Annotated[
     str | None,
     typer.Option("--event", metavar="NAME", help="Only this event, page, screen or group."),
@@ -171,7 +174,7 @@ class _Tail:
                 raise Failure(_nobody(self._reader.where), Exit.CONFIGURATION) from None
         except NoCollector as error:
             if self._state == "not met" or error.status < _SERVER_ERROR:  # else a proxy's answer
-                problem = _not_as_expected(self._reader.where, error.status)
+                problem = _not_as_expected(self._reader, error.status)
                 raise Failure(problem, Exit.CONFIGURATION) from None
 
 
@@ -182,11 +185,16 @@ def _nobody(where: str) -> str:
     )
 
 
-def _not_as_expected(where: str, status: int) -> str:
+def _not_as_expected(reader: Reader, status: int) -> str:
+    where = reader.where
+    if status == http.client.UNAUTHORIZED and reader.has_token:
+        return f"this is not the token of the collector at {where}: give the one that it printed"
     if status == http.client.UNAUTHORIZED:
         return f"reading at {where} needs a token: give --token, or the URL that collect printed"
     if status == http.client.MISDIRECTED_REQUEST:
         return f"the collector does not know itself as {where}: start it with --allow-host"
+    if status == http.client.NOT_FOUND:
+        return f"there is no collector at {where}: give the address that it printed (it said 404)"
     return f"what answers at {where} is no collector of this version (it said {status})"
 
 

@@ -78,7 +78,8 @@ class Access:
         given = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get(PARAMETER)
         if given is not None and _same(given, token) and scope["method"] in ("GET", "HEAD"):
             return _let_in(scope, token)
-        if any(_same(each, token) for each in _given(headers, token)):
+        cookie = cookie_parser(headers.get("cookie", "")).get(_cookie_name(token), "")
+        if any(_same(each, token) for each in _given(headers)) or _same(cookie, _cookie(token)):
             return None
         message = "reading needs this collector's read token, as Authorization: Bearer TOKEN"
         response = refusal(401, "read_token_needed", message)
@@ -94,7 +95,7 @@ def _let_in(scope: Scope, token: str) -> Response:
     response = Response(status_code=303, headers={"location": f"{path}?{rest}" if rest else path})
     response.set_cookie(
         _cookie_name(token),
-        token,
+        _cookie(token),
         httponly=True,
         samesite="strict",
         secure=scope.get("scheme") == "https",
@@ -107,14 +108,18 @@ def _cookie_name(token: str) -> str:
     return f"collector-{hashlib.sha256(token.encode()).hexdigest()[:8]}"
 
 
-def _given(headers: Headers, token: str) -> Iterable[str]:
+def _cookie(token: str) -> str:
+    """Return what a browser keeps: it opens this collector, and does not tell the token."""
+    return hmac.new(token.encode(), b"cookie of a reader", hashlib.sha256).hexdigest()
+
+
+def _given(headers: Headers) -> Iterable[str]:
     """Return what may be the token."""
     scheme, _, rest = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer":
         yield rest.strip()
     if scheme.lower() == "basic" and (credentials := basic_credentials(rest.strip())):
         yield credentials[1]
-    yield cookie_parser(headers.get("cookie", "")).get(_cookie_name(token), "")
 
 
 def _same(one: str, other: str) -> bool:

@@ -48,7 +48,9 @@ class Collector:
 
     It keeps everything it is sent, good or bad, in SQLite: in memory, or in the file `path`.
 
-    - `write_keys`: the keys that are let in; None lets in any, and requests without one.
+    - `write_keys`: the keys that are let in; None lets in any, and requests without one. Only
+      `serve` and `run` demand them for hosts that other machines can reach: as an app on another
+      server it lets in whom that server does.
     - `mode`: how bad events are answered, see `Mode`.
     - `allowed_hosts`: names in the Host header that are let in besides the loopback ones and
       the host that is served; `"*"` lets in any.

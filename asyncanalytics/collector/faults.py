@@ -24,6 +24,7 @@ ABORT: Final = "asyncanalytics.abort"
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
 _EMPTY_STATUSES: Final = frozenset({204, 205, 304})
 _MISBEHAVING: Final = {
     "success": False,
@@ -79,6 +80,7 @@ class Fault:
         _check(isinstance(self.after, bool), "after must be true or false")
         _check(_is(self.retry_after, str | int | float | None), "retry_after must be text or null")
         _check(_are_headers(self.headers), "headers must be an object of names and values")
+        _check(_leave_the_length(self.headers), "headers cannot say how long the body is")
         _check(_HEADER_VALUE.fullmatch(self._retry_after), "retry_after must fit in a header")
         _check(_is_body(self.body), "body must be text, bytes or JSON-ready data")
 
@@ -147,6 +149,10 @@ def _are_headers(headers: object) -> bool:
         and _HEADER_VALUE.fullmatch(value)
         for name, value in headers.items()
     )
+
+
+def _leave_the_length(headers: Mapping[str, str]) -> bool:
+    return _LENGTHS.isdisjoint(name.lower() for name in headers)
 
 
 def _is_body(body: Any) -> bool:

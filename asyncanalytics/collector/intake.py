@@ -24,8 +24,15 @@ from asyncanalytics.collector.envelope import (
     pixel_body,
 )
 from asyncanalytics.collector.judge import CALLS, MAX_BATCH_EVENTS, Reason, judge
-from asyncanalytics.collector.masking import masked, masked_headers, masked_path
-from asyncanalytics.collector.reading import Body, Caps, read_body, take_key, utf8_text
+from asyncanalytics.collector.masking import (
+    body_keys,
+    header_keys,
+    masked,
+    masked_headers,
+    masked_path,
+    masked_payload,
+)
+from asyncanalytics.collector.reading import Body, Caps, parse, read_body, take_key, utf8_text
 from asyncanalytics.collector.records import NAME_FIELDS
 from asyncanalytics.collector.store import EventRow, RequestRow, Store
 
@@ -160,7 +167,10 @@ class Intake:
             key = (take_key(event) if isinstance(event, dict) else None) or delivery.key
             payload, too_deep = payload_of(event, delivery.parsed)
             reason = excess or too_deep or judge(event, size=len(payload))
-            yield _row(place, event, reason, fingerprint(key), payload)
+            shown = masked_payload(payload, key)
+            if shown is not payload and isinstance(event, dict):
+                event = parse(shown).value  # noqa: PLW2901 - its columns are to hide it as well
+            yield _row(place, event, reason, fingerprint(key), shown)
 
     def _answer(self, route: Route, bad: list[EventRow]) -> Response:
         errors = [
@@ -177,7 +187,7 @@ def _told(status: int, fault: Fault | None) -> int:
 def _request_row(
     request: Request, body: Body | Refused, *, status: int, keys: Keys, sent_at: str | None = None
 ) -> RequestRow:
-    plain = keys.plain()
+    plain = {*keys.plain(), *header_keys(request.headers.items()), *_unread_keys(body, keys)}
     count = request.headers.get("x-retry-count", "")
     is_count = count.isdecimal() and len(count) <= _MAX_RETRY_COUNT_DIGITS
     return RequestRow(
@@ -192,6 +202,13 @@ def _request_row(
         headers=masked_headers(request.headers.items(), plain),
         masks=keys.masks(),
     )
+
+
+def _unread_keys(body: Body | Refused, keys: Keys) -> Iterable[str]:
+    """Return the keys of a body from which none was taken, or of whose two only one was."""
+    if isinstance(body, Refused) or (keys.plain() and b'"appId"' not in body.data):
+        return ()
+    return body_keys(body.data)
 
 
 def moment(when: datetime) -> str:

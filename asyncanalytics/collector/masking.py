@@ -7,13 +7,15 @@ so that two can be told apart; of a shorter one nothing.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_plus
 
-from asyncanalytics.collector.reading import basic_credentials
+from asyncanalytics.collector.reading import basic_credentials, dump
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,6 +31,9 @@ _SECRET: Final = re.compile(
     "auth|cookie|key|token|secret|passw|credential|session|signature|csrf|xsrf|jwt|^appid$",
     re.IGNORECASE,
 )
+_USER_OF_URL: Final = re.compile(r"://[^/?#\s@]*@")
+_KEY_OF_BODY: Final = re.compile(rb'"(?:writeKey|appId)"\s*:\s*"([^"\\]{1,200})"')
+_MASKED_TEXT: Final = dump(MASK)
 _SCHEMES: Final = frozenset({"basic", "bearer", "digest", "token", "negotiate", "apikey"})
 
 Pairs = Sequence[tuple[str, str]]
@@ -47,7 +52,6 @@ def _is_secret(name: str) -> bool:
 def masked_headers(headers: Pairs, keys: Iterable[str] = ()) -> Pairs:
     """Return the headers with what is secret in them hidden, and the rest within bounds."""
     headers = headers[:_MAX_HEADERS]
-    keys = {*keys, *_keys_in(headers)}
     return [(name, _cut(_masked_value(name.lower(), value, keys))) for name, value in headers]
 
 
@@ -60,7 +64,7 @@ def _masked_value(name: str, value: str, keys: Iterable[str]) -> str:
         return masked(value)
     if "?" in value and ("/" in value.partition("?")[0]):  # an address: its query may hold anything
         value = f"{value.partition('?')[0]}?{MASK}"
-    return _without(keys, value)
+    return _without(keys, _USER_OF_URL.sub(f"://{MASK}@", value))
 
 
 def _masked_authorization(value: str) -> str:
@@ -83,12 +87,30 @@ def _masked_cookie(cookie: str) -> str:
     return f"{name}={MASK}" if equals else MASK
 
 
-def _keys_in(headers: Pairs) -> Iterable[str]:
+def header_keys(headers: Pairs) -> Iterable[str]:
+    """Return what may be a key in Authorization, whatever its form: copies of it are hidden."""
     for name, value in headers:
         if name.lower() == "authorization":
             _, _, rest = value.strip().partition(" ")
+            yield value.strip()
             yield rest.strip()
-            yield _basic_key(rest.strip())
+            with contextlib.suppress(ValueError):
+                text = base64.b64decode(rest.strip(), validate=True).decode()
+                yield text
+                yield from text.split(":", 1)
+
+
+def body_keys(data: bytes | bytearray) -> set[str]:
+    """Return the keys in a body that nobody reads, or that has more of them than count."""
+    return {each.decode("utf-8", "replace") for each in _KEY_OF_BODY.findall(data)}
+
+
+def masked_payload(payload: bytes, key: str | None) -> bytes:
+    """Return an event's JSON with the texts hidden that are its key."""
+    if key is None or len(key) < _TELLING:
+        return payload
+    text = dump(key)
+    return payload.replace(text, _MASKED_TEXT) if text in payload else payload
 
 
 def _without(keys: Iterable[str], value: str) -> str:
@@ -114,4 +136,5 @@ def _masked_pair(pair: str, keys: Iterable[str]) -> str:
     name, equals, value = pair.partition("=")
     plain = unquote_plus(value)
     hide = _is_secret(unquote_plus(name)) or _without(keys, plain) != plain
+    hide = hide or _USER_OF_URL.search(plain) is not None
     return f"{name}{equals}{MASK}" if hide else pair

@@ -36,7 +36,10 @@ def position(text: str) -> int:
 def utc_moment(text: str) -> str:
     """Write a moment of ISO 8601 as `received_at` is written; a naive one is taken as UTC."""
     when = datetime.fromisoformat(text)
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    try:
+        when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("before the year 1, or after 9999") from None
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -29,10 +29,17 @@ if TYPE_CHECKING:
     from asyncanalytics.collector.store import Store
     from asyncanalytics.collector.timelines import GroupSeen, Timeline
 
+_MOST_DIGITS: Final = 18
 _NAMES: Final = {"limit": number(MAX_PAGE)}
 _SCHEMA: Final = {"type": str, "name": str}
 _USER: Final = {**PAGE, "after": FILTERS["after"], "before": FILTERS["before"]}
 _RATE: Final = {"seconds": number(LONGEST_RATE)}
+
+
+def _whole(text: str) -> int:
+    """Read a number of a request; 0, which none has, for text that is none."""
+    is_one = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if is_one else 0
 
 
 class Reports:
@@ -46,7 +53,7 @@ class Reports:
     def routes(self) -> list[Route]:
         """Return where each of them is found."""
         return [
-            Route("/requests/{number:int}", self.request, methods=["GET"]),
+            Route("/requests/{number}", self.request, methods=["GET"]),
             Route("/names", self.names, methods=["GET"]),
             Route("/schema", self.schema, methods=["GET"]),
             Route("/users/{user:path}", self.user, methods=["GET"]),
@@ -56,7 +63,7 @@ class Reports:
     async def request(self, request: Request) -> Response:
         """Give what a request looked like, by the `batch_id` of its events."""
         read_query(request, {})
-        found = self._store.request(request.path_params["number"])
+        found = self._store.request(_whole(request.path_params["number"]))
         if found is None:
             raise Refused(404, "no_such_request", "no request with this number is kept")
         return json_response(asdict(found))

@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 HEALTH: Final = "/healthz"
 _PAGE: Final = 100
-_STREAM: Final = {"every": one_of("0", "1")}
+_STREAM: Final = {
+    **{name: read for name, read in FILTERS.items() if name != "before"},  # it has no end
+    "every": one_of("0", "1"),
+}
 
 
 class Views:
@@ -109,7 +112,7 @@ class Views:
         With `every=1` all of them, as fast as the client reads; else a choice, and how many
         were left out.
         """
-        query = read_query(request, {**FILTERS, **_STREAM})
+        query = read_query(request, _STREAM)
         most = None if query.pop("every", "0") == "1" else MOST
         after = resume_point(request, self._store, query.pop("after", None))
         return EventSource(self._frames(Filter(**query), after, most))
