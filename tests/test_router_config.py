@@ -338,6 +338,27 @@ def test_two_pipelines_share_nothing(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("line", "table_of"),
+    [
+        ('secret = "sesame"', 'to = "webhook"\nurl = "https://example.com"'),
+        ('url = "http://example.com/sesame"', 'to = "webhook"'),
+        ('table = "a b"', 'to = "sqlite"\npath = "x"'),
+        ('key = " sesame"', 'to = "segment"'),
+    ],
+    ids=["secret", "url", "table", "key"],
+)
+def test_what_is_wrong_with_a_member_is_said_there(
+    line: str, table_of: str, tmp_path: Path
+) -> None:
+    """Not at the header of its integration."""
+    text = f'{GOOD}[[pipelines.integrations]]\nname = "place"\n{table_of}\n{line}\n'
+    (found,) = problems(text, tmp_path)
+    name = line.partition(" ")[0]
+    assert found.path == f"pipelines[0].integrations[1].{name}"
+    assert found.line == text.count("\n")
+
+
 def test_a_spool_is_the_same_however_it_is_written(tmp_path: Path) -> None:
     """By its name in the file's folder, and by its whole path."""
     pipelines = GOOD.partition("[[pipelines]]")[2]
