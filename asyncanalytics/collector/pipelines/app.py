@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from asyncanalytics.aside import Aside
 from asyncanalytics.collector import serving
 from asyncanalytics.collector.answers import EXCEPTION_HANDLERS, Refused, json_response
 from asyncanalytics.collector.guard import Guard
@@ -35,7 +36,6 @@ from asyncanalytics.collector.pipelines.intake import Intake
 from asyncanalytics.collector.pipelines.line import Line
 from asyncanalytics.collector.pipelines.loading import Loaded, Source, load
 from asyncanalytics.collector.pipelines.metrics import CONTENT_TYPE, exposition
-from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.errors import LifecycleError
 
 if TYPE_CHECKING:
