@@ -102,8 +102,8 @@ class Endpoint:
         )
         self._require(
             parts.scheme == "https" or self.insecure or _is_loopback(parts.hostname or ""),
-            "http:// would send the key in the clear: use https://, or "
-            "endpoints.custom(url, insecure=True) if the network is your own",
+            "http:// would send all in the clear: use https://, or, if the network is your own, "
+            "set insecure, as in endpoints.custom(url, insecure=True)",
         )
 
     def _split(self) -> SplitResult:

@@ -106,6 +106,25 @@ async def test_a_file_that_another_holds(lab: Lab, tmp_path: Path) -> None:
     assert len(rows(path)) == 6
 
 
+async def test_an_insert_that_a_close_interrupts(lab: Lab, tmp_path: Path) -> None:
+    """It has a moment, and what is there then is counted as delivered."""
+    path = tmp_path / "events.db"
+    path.touch()
+    client = lab.client(destinations=[SqliteDestination(path)], retrying=PATIENT)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        await client.start()
+        await lab.track(client)
+        while not client.stats().destinations["sqlite"].requests:  # noqa: ASYNC110 - it is a figure
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(client.aclose(0))
+        await asyncio.sleep(0.05)
+        db.execute("ROLLBACK")
+        await closing
+    stats = client.stats().destinations["sqlite"]
+    assert (stats.delivered, stats.dropped_by, len(rows(path))) == (1, {}, 1)
+
+
 async def test_a_folder_that_comes_back(lab: Lab, tmp_path: Path) -> None:
     """A disk that is gone for a while is like a server that is down."""
     path = tmp_path / "mounted" / "events.db"

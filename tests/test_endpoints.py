@@ -572,7 +572,7 @@ def test_parse(text: str, endpoint: Endpoint) -> None:
         ("rudderstack@", "name your own host"),
         ("jitsu", "name your own host"),
         ("dittofeed", "name your own host"),
-        ("jitsu@http://10.0.0.1", "http:// would send the key in the clear"),
+        ("jitsu@http://10.0.0.1", "http:// would send all in the clear"),
         ("https://canary@e.example.com", "the key is given to the client"),
         ("http://e.example.com", "insecure=True"),
     ],

@@ -28,7 +28,7 @@ PICTURE: list[tuple[str, set[str]]] = [
     ("bytes", {"encoding"}),
     ("rules", {"batching", "endpoints", "paths", "retrying"}),
     ("the disk", {"spool"}),
-    ("families", {"journal", "middleware", "oauth", "pace", "transport"}),
+    ("families", {"aside", "journal", "middleware", "oauth", "pace", "transport"}),
     ("buffers", {"buffers"}),
     ("destinations", {"destinations"}),
     ("engine", {"flusher", "routing"}),

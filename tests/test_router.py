@@ -667,7 +667,7 @@ async def test_who_may_talk_to_it(yard: Switchyard) -> None:
     """Host and Origin are looked at as the collector does, on each path."""
     server = {"allowed_hosts": ["events.example.com"]}
     config = yard.config({"file": {"to": "file", "path": "x"}}, server)
-    async with yard.serving(config) as (_, url), yard.http(url) as http:
+    async with yard.serving(config) as (made, url), yard.http(url) as http:
         foreign = {"host": "evil.example"}
         for path in ("/v1/batch", "/metrics", "/ready"):
             assert (await http.post(path, headers=foreign, json={})).status_code == 421
@@ -676,6 +676,7 @@ async def test_who_may_talk_to_it(yard: Switchyard) -> None:
         crossed = await http.post("/v1/batch", json={"batch": [event()]}, headers=origin)
         unknown = await http.get("/events")
     assert (known.status_code, crossed.status_code, unknown.status_code) == (200, 403, 404)
+    assert made.stats().answers == {421: 1, 403: 1, 404: 1}
     assert "default-src 'none'" in known.headers["content-security-policy"]
 
 

@@ -338,6 +338,27 @@ def test_two_pipelines_share_nothing(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("line", "table_of"),
+    [
+        ('secret = "sesame"', 'to = "webhook"\nurl = "https://example.com"'),
+        ('url = "http://example.com/sesame"', 'to = "webhook"'),
+        ('table = "a b"', 'to = "sqlite"\npath = "x"'),
+        ('key = " sesame"', 'to = "segment"'),
+    ],
+    ids=["secret", "url", "table", "key"],
+)
+def test_what_is_wrong_with_a_member_is_said_there(
+    line: str, table_of: str, tmp_path: Path
+) -> None:
+    """Not at the header of its integration."""
+    text = f'{GOOD}[[pipelines.integrations]]\nname = "place"\n{table_of}\n{line}\n'
+    (found,) = problems(text, tmp_path)
+    name = line.partition(" ")[0]
+    assert found.path == f"pipelines[0].integrations[1].{name}"
+    assert found.line == text.count("\n")
+
+
 def test_a_spool_is_the_same_however_it_is_written(tmp_path: Path) -> None:
     """By its name in the file's folder, and by its whole path."""
     pipelines = GOOD.partition("[[pipelines]]")[2]
@@ -476,7 +497,7 @@ def test_settings_of_an_integration_go_before_the_pipelines(tmp_path: Path) -> N
     assert crm.queueing == Queueing(max_events=7, max_bytes=70_000, when_full="drop_oldest")
     assert file.queueing == Queueing(max_events=7, max_wait=1)
     assert crm.retrying == Retrying(cap=7, max_attempts=2)
-    assert file.retrying == Retrying(cap=7, max_attempts=1_000_000)  # time is the bound
+    assert file.retrying == Retrying(cap=7)
     assert crm.batching == file.batching == Batching(linger=2)
     assert client._sending.max_in_flight == 3
     assert client._journal is not None
@@ -484,6 +505,7 @@ def test_settings_of_an_integration_go_before_the_pipelines(tmp_path: Path) -> N
     assert Path(client._journal.spooling.folder) == tmp_path / "spool"
     bare = load(tomllib.loads(GOOD))
     plain = building.client(bare.config.pipelines[0], bare.config.server, bare.folder)
+    assert plain._flushers[0].retrying == Retrying(max_attempts=1_000_000)  # time is the bound
     assert plain._flushers[0].queueing.max_wait == bare.config.server.max_wait == 5.0
 
 

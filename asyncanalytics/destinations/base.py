@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from asyncanalytics.aside import Aside
 from asyncanalytics.batching import Limits
-from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.errors import ConfigurationError
 from asyncanalytics.retrying import Delivered, Retry
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from asyncanalytics.batching import Batch
     from asyncanalytics.middleware import Middleware
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
     from asyncanalytics.transport import Transport
 
+_MOMENT = 0.5  # seconds: less than the engine waits for what it has cancelled
 _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -50,6 +52,22 @@ def own_limits(
         envelope=around,
         per_event=2,
     )
+
+
+async def written(aside: Aside, write: Callable[[Batch], str | None], batch: Batch) -> Verdict:
+    """Have a batch written beside the loop; `write` returns what went wrong.
+
+    At a close what is being written has a moment: it would be there, and counted as if it were not.
+    """
+    writing = asyncio.ensure_future(aside.run(write, batch))
+    try:
+        problem = await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing], timeout=_MOMENT)
+        if writing.cancel() or writing.cancelled() or writing.exception() or writing.result():
+            raise
+        problem = None
+    return Delivered() if problem is None else Retry(problem)
 
 
 class BaseDestination(ABC):
@@ -142,8 +160,7 @@ class TableDestination(BaseDestination):
 
     async def deliver(self, batch: Batch) -> Verdict:
         """Insert a batch."""
-        problem = await self._inserting.run(self._insert, batch)
-        return Delivered() if problem is None else Retry(problem)
+        return await written(self._inserting, self._insert, batch)
 
     @abstractmethod
     def _insert(self, batch: Batch) -> str | None:

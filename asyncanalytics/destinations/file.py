@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from asyncanalytics.destinations.aside import Aside
-from asyncanalytics.destinations.base import BaseDestination, Rules, own_limits
-from asyncanalytics.retrying import Delivered, Retry, Verdict
+from asyncanalytics.aside import Aside
+from asyncanalytics.destinations.base import BaseDestination, Rules, own_limits, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncanalytics.batching import Batch, Limits
+    from asyncanalytics.retrying import Verdict
     from asyncanalytics.settings import Batching, Retrying, Sending
     from asyncanalytics.transport import Transport
 
@@ -56,12 +56,12 @@ class FileDestination(BaseDestination):
 
     async def deliver(self, batch: Batch) -> Verdict:
         """Append a batch."""
-        problem = await self._appending.run(self._append, batch)
-        return Delivered() if problem is None else Retry(f"cannot write: {problem}")
+        return await written(self._appending, self._append, batch)
 
     def _append(self, batch: Batch) -> str | None:
         lines = b"".join(b"{" + receipt.body + b"\n" for receipt in batch.receipts)
-        return append(self._path, lines)
+        problem = append(self._path, lines)
+        return problem and f"cannot write: {problem}"
 
 
 def append(path: Path, lines: bytes) -> str | None:

@@ -18,13 +18,14 @@ import logging
 import os
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from asyncanalytics.aside import Aside
 from asyncanalytics.collector import serving
 from asyncanalytics.collector.answers import EXCEPTION_HANDLERS, Refused, json_response
 from asyncanalytics.collector.guard import Guard
@@ -35,18 +36,19 @@ from asyncanalytics.collector.pipelines.intake import Intake
 from asyncanalytics.collector.pipelines.line import Line
 from asyncanalytics.collector.pipelines.loading import Loaded, Source, load
 from asyncanalytics.collector.pipelines.metrics import CONTENT_TYPE, exposition
-from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.errors import LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from asyncanalytics.collector.pipelines.config import Config, Server
 
 logger: logging.Logger = logging.getLogger("asyncanalytics")
+
+_OWN_PATHS: Final = ("/health", "/ready", "/metrics")
 
 State = Literal["new", "starting", "serving", "stopping", "stopped"]
 
@@ -62,8 +64,7 @@ class Router:
         """Read the configuration; `InvalidConfiguration` says all that is wrong with it."""
         self._source: Source = _absolute(source)
         self._loaded = load(self._source)
-        self.answers: Counter[int] = Counter()
-        """Ingest requests by the status that they were answered with."""
+        self._answers: Counter[int] = Counter()
         self._state: State = "new"
         self._reloads: Counter[str] = Counter(taken=0, refused=0)
         self._figures: dict[str, PipelineFigures] = {}
@@ -85,7 +86,8 @@ class Router:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI wants it."""
-        await self._guard(scope, receive, send)
+        is_own = scope["type"] != "http" or scope["path"] in _OWN_PATHS
+        await self._guard(scope, receive, send if is_own else self._counted(send))
 
     # -------------------------------------------------------------------------------------- life
 
@@ -198,7 +200,7 @@ class Router:
         lines = [*self._retiring, *self._lines.values()]
         return RouterStats(
             state=self._state,
-            answers=dict(self.answers),
+            answers=dict(self._answers),
             reloads=dict(self._reloads),
             troubles={name: line.trouble for name, line in self._lines.items() if line.trouble},
             pipelines={
@@ -236,10 +238,21 @@ class Router:
             raise Refused(401, reason, "every request needs the write key of a pipeline")
         return line
 
+    def _counted(self, send: Send) -> Send:
+        """Count an answer by its status, whoever gives it."""
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._answers[message["status"]] += 1
+            await send(message)
+
+        return counting
+
     def _own_routes(self) -> Iterable[Route]:
-        yield Route("/health", self._health, methods=["GET"])
-        yield Route("/ready", self._ready, methods=["GET"])
-        yield Route("/metrics", self._metrics, methods=["GET"])
+        for path, answer in zip(
+            _OWN_PATHS, (self._health, self._ready, self._metrics), strict=True
+        ):
+            yield Route(path, answer, methods=["GET"])
 
     async def _health(self, _: Request) -> Response:
         return json_response({"status": "ok"})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from asyncanalytics.destinations import BaseDestination
 
 _UNTIRING: Final = {"max_attempts": 1_000_000}
-"""So that time is the bound: requests wait for one that is down, and nothing is given up."""
+"""Time is the bound in memory: with a spool nothing is given up in an outage as it is."""
 
 
 def client(pipeline: Pipeline, server: Server, folder: Path) -> AsyncClient:
@@ -35,12 +35,13 @@ def destination(
     integration: Integration, pipeline: Pipeline, server: Server, folder: Path
 ) -> BaseDestination:
     """Make an integration's destination; what its tables leave out is as the pipeline's say."""
+    usual = _UNTIRING if pipeline.spool is None else {}
     return integration.destination(
         folder,
         middleware=integration.middleware(),
         batching=Batching(**given(pipeline.batching) | given(integration.batching)),
         queueing=queueing(integration, pipeline, server),
-        retrying=Retrying(**_UNTIRING | given(pipeline.retrying) | given(integration.retrying)),
+        retrying=Retrying(**usual | given(pipeline.retrying) | given(integration.retrying)),
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     SecretStr,
     Tag,
+    ValidationInfo,
     model_validator,
 )
 
@@ -66,6 +67,30 @@ def _place(text: str) -> str:
 
 def _is_url(text: str) -> bool:
     return "://" in text.partition("@")[0]
+
+
+# What will use a member checks it, where the member stands.
+
+
+def _key(key: SecretStr) -> SecretStr:
+    check_key(Secret(key.get_secret_value()))
+    return key
+
+
+def _webhook_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    insecure = info.data.get("insecure", True)
+    WebhookDestination(Secret(url.get_secret_value()), insecure=insecure, name="url")
+    return url
+
+
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    WebhookDestination("https://localhost", secret=Secret(secret.get_secret_value()), name="secret")
+    return secret
+
+
+def _table(table: str) -> str:
+    SqliteDestination("events.db", table=table)
+    return table
 
 
 class Integration(Strict):
@@ -133,7 +158,7 @@ class ToEndpoint(Integration):
     """One of the systems that `asyncanalytics endpoints` lists, or a URL of another one."""
 
     to: Annotated[str, AfterValidator(_place)]
-    key: SecretStr | None = None
+    key: Annotated[SecretStr, AfterValidator(_key)] | None = None
     endpoint: EndpointTable | None = None
 
     def destination(self, folder: Path, **rules: Any) -> BaseDestination:  # noqa: ARG002 - it has no path
@@ -145,7 +170,6 @@ class ToEndpoint(Integration):
         key = Secret("none" if self.key is None else self.key.get_secret_value())
         if self.key is None and endpoint.auth != "none":
             raise ValueError("key is needed: the write key of the system that events go to")
-        check_key(key)
         return Destination(key, endpoint=endpoint, name=self.name, **rules)
 
 
@@ -153,11 +177,11 @@ class ToWebhook(Integration):
     """Any URL that takes a POST of JSON."""
 
     to: Literal["webhook"]
-    url: SecretStr
-    secret: SecretStr | None = None
+    insecure: bool = False  # before the url, whose check asks for it
+    url: Annotated[SecretStr, AfterValidator(_webhook_url)]
+    secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] | None = None
     form: Form = "single"
     headers: dict[str, SecretStr] = Field(default_factory=dict)
-    insecure: bool = False
 
     def destination(self, folder: Path, **rules: Any) -> BaseDestination:  # noqa: ARG002 - it has no path
         """Make a webhook."""
@@ -188,7 +212,7 @@ class ToTable(Integration):
 
     to: Literal["sqlite", "duckdb"]
     path: Path
-    table: str = "events"
+    table: Annotated[str, AfterValidator(_table)] = "events"
 
     def destination(self, folder: Path, **rules: Any) -> BaseDestination:
         """Make the table's destination."""

@@ -76,7 +76,7 @@ class RouterStats:
     state: str
     """`new`, `starting`, `serving`, `stopping` or `stopped`."""
     answers: Mapping[int, int]
-    """Ingest requests by the status that they were answered with."""
+    """Requests by the status that they were answered with, but for those about the router."""
     reloads: Mapping[str, int]
     """Reloads by outcome: `taken` or `refused`."""
     troubles: Mapping[str, str]

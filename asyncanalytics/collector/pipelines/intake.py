@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -54,8 +54,6 @@ Shares = defaultdict[str | None, list[Event]]
 class Desk(Protocol):
     """The router, as a request sees it."""
 
-    answers: Counter[int]
-
     @property
     def server(self) -> Server:
         """How events come in."""
@@ -97,7 +95,6 @@ class Intake:
             answer = refused.response()
             if refused.status == 503:
                 answer.headers["retry-after"] = str(self._desk.server.retry_after)
-        self._desk.answers[answer.status_code] += 1
         return answer
 
     async def _work(self, request: Request, route: Route, body: Body | Refused) -> Response:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import SecretStr
 
+from asyncanalytics.aside import Aside
 from asyncanalytics.collector.answers import Refused
 from asyncanalytics.collector.intake import moment
 from asyncanalytics.collector.pipelines import building
 from asyncanalytics.collector.pipelines.strays import strays
-from asyncanalytics.destinations.aside import Aside
 from asyncanalytics.destinations.file import append
 from asyncanalytics.forwarding import Forwarding
 

@@ -16,7 +16,7 @@ Sample = tuple[dict[str, str], int]
 
 _FAMILIES: Final[tuple[tuple[str, str, str], ...]] = (
     ("ready", "gauge", "Whether every pipeline takes events."),
-    ("requests_total", "counter", "Ingest requests by the status of their answer."),
+    ("requests_total", "counter", "Requests that bring events, by the status of their answer."),
     ("reloads_total", "counter", "Reloads of the configuration by outcome."),
     ("events_total", "counter", "Good events of requests that were answered with success."),
     ("bad_events_total", "counter", "Bad events by reason."),
