@@ -27,13 +27,20 @@ class Learner:
         self._most = most
         self._erased = store.erased
         self._position = 0
-        self._lock = asyncio.Lock()
+        self._turn: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     async def read_on(self) -> None:
         """Learn from what was kept since the last time, and let the loop run in between."""
-        async with self._lock:  # who comes second finds it done
+        async with self._my_turn():  # who comes second finds it done
             while not await self._reach_the_end():
                 pass
+
+    def _my_turn(self) -> asyncio.Lock:
+        """Return the lock of the running loop: a collector may see several, one after another."""
+        loop = asyncio.get_running_loop()
+        if self._turn is None or self._turn[0] is not loop:
+            self._turn = loop, asyncio.Lock()
+        return self._turn[1]
 
     async def _reach_the_end(self) -> bool:
         if self._erased != self.store.erased:
