@@ -149,6 +149,20 @@ async def test_every_event_in_pieces(store: Store) -> None:
     assert all(sum(len(one.payload) for one in each.events) < 1_100_000 for each in found)
 
 
+async def test_large_events_are_skipped(store: Store) -> None:
+    """A choice is bounded by bytes too: what is beyond is counted, and one is always sent."""
+    for size in (600_000, 300_000, 600_000, 10):
+        keep(store, 1, size=size)
+    keep(store, 1)
+    (_, piece) = await pieces_until(Stream(store), store)
+    assert (len(piece.events), piece.skipped, piece.last) == (2, 3, store.last)
+    keep(store, 1, size=3_000_000)
+    async with aclosing(Stream(store).follow(after=piece.last)) as pieces:
+        await anext(pieces)
+        piece = await anext(pieces)
+        assert (len(piece.events), piece.skipped) == (1, 0)
+
+
 async def test_what_the_filter_does_not_mean_moves_the_place(store: Store) -> None:
     """A reader whose filter means nothing still learns where it is, and that all is well."""
     pieces = Stream(store).follow(Filter(type="page"), idle=0.05)
