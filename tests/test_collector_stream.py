@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
 
 from asyncanalytics.collector import Collector
 from asyncanalytics.collector.records import EVERYTHING, Filter
@@ -180,16 +181,16 @@ async def test_what_the_filter_does_not_mean_moves_the_place(store: Store) -> No
 
 async def test_pieces_keep_their_distance(store: Store) -> None:
     """The first event comes at once, and the next piece not before its time."""
-    async with aclosing(Stream(store).follow(every=0.2)) as pieces:
+    async with aclosing(Stream(store).follow(every=0.5)) as pieces:
         await anext(pieces)
         keep(store)
         began = time.monotonic()
         assert len((await anext(pieces)).events) == 1
-        assert time.monotonic() - began < 0.15
+        assert time.monotonic() - began < 0.4
         keep(store)
         keep(store)
         assert len((await anext(pieces)).events) == 2
-        assert time.monotonic() - began > 0.19
+        assert time.monotonic() - began > 0.49
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed", "forgotten"])

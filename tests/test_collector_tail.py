@@ -25,6 +25,7 @@ import pytest
 pytest.importorskip("typer")
 pytest.importorskip("rich")
 pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
 
 import asyncanalytics
 from asyncanalytics.cli import run
