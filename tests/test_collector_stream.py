@@ -476,6 +476,7 @@ async def _read_all(http: httpx.AsyncClient) -> int:
         return len([each async for each in stream if each.get("event") == "event"])
 
 
+@pytest.mark.long
 async def test_a_client_that_does_not_read(collector: Collector) -> None:
     """It holds up neither the ingest nor the end of the server."""
     async with httpx.AsyncClient(timeout=5) as http:
