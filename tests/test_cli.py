@@ -583,6 +583,8 @@ def test_collect_refuses_what_cannot_work(shell: Shell, tmp_path: Path) -> None:
             (["--port", port], 3, f"cannot listen on 127.0.0.1 port {port}: "),
             (["--port", 0, "--path", tmp_path / "no" / "x.db"], 3, "--path"),
             (["--port", 0, "--path", other], 3, "another path"),
+            (["--port", 0, "--host", "0.0.0.0"], 3, "--write-key"),  # noqa: S104
+            (["--port", 0, "--token", "short"], 3, "at least 16 characters"),
             (["--port", 0, "--fail-share", 3], 2, "share"),
             (["--port", 0, "--fail-status", 99], 2, "status"),
             (["--port", 99_999], 2, "--port"),

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
 
 from asyncanalytics.collector import Collector
 from asyncanalytics.collector.judge import CALLS, judge

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
 
 from asyncanalytics.collector import Collector
 from asyncanalytics.collector.access import is_loopback

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
 
 from asyncanalytics.collector import Collector
 from asyncanalytics.collector.insights import Insights
@@ -118,6 +120,19 @@ async def test_names_are_read_on(collector: Collector) -> None:
         assert found == [[name]] * 5
         assert name.count == 1_000 * (second + 1)
         assert (name.first_at, name.last_at) == (MOMENT.format(0), MOMENT.format(second))
+
+
+def test_names_in_one_loop_after_another(collector: Collector) -> None:
+    """A collector that is served again learns on, also when several ask at once."""
+
+    async def ask() -> list[int]:
+        keep(collector._store, *(call() for _ in range(600)))
+        found = await asyncio.gather(*(collector._insights.names() for _ in range(3)))
+        return [name.count for (name,) in found]
+
+    with ThreadPoolExecutor(1) as thread:  # whose loops are not pytest's
+        for count in (600, 1_200, 1_800):
+            assert thread.submit(asyncio.run, ask()).result() == [count] * 3
 
 
 @pytest.mark.parametrize("where", [{}, {"text": "gone"}])

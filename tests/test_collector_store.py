@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
 
 from asyncanalytics.collector import Collector
 from asyncanalytics.collector.records import EVERYTHING, Filter

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
 
 from asyncanalytics.collector import Collector
 from asyncanalytics.collector.records import EVERYTHING, Filter
@@ -149,6 +150,20 @@ async def test_every_event_in_pieces(store: Store) -> None:
     assert all(sum(len(one.payload) for one in each.events) < 1_100_000 for each in found)
 
 
+async def test_large_events_are_skipped(store: Store) -> None:
+    """A choice is bounded by bytes too: what is beyond is counted, and one is always sent."""
+    for size in (600_000, 300_000, 600_000, 10):
+        keep(store, 1, size=size)
+    keep(store, 1)
+    (_, piece) = await pieces_until(Stream(store), store)
+    assert (len(piece.events), piece.skipped, piece.last) == (2, 3, store.last)
+    keep(store, 1, size=3_000_000)
+    async with aclosing(Stream(store).follow(after=piece.last)) as pieces:
+        await anext(pieces)
+        piece = await anext(pieces)
+        assert (len(piece.events), piece.skipped) == (1, 0)
+
+
 async def test_what_the_filter_does_not_mean_moves_the_place(store: Store) -> None:
     """A reader whose filter means nothing still learns where it is, and that all is well."""
     pieces = Stream(store).follow(Filter(type="page"), idle=0.05)
@@ -166,16 +181,16 @@ async def test_what_the_filter_does_not_mean_moves_the_place(store: Store) -> No
 
 async def test_pieces_keep_their_distance(store: Store) -> None:
     """The first event comes at once, and the next piece not before its time."""
-    async with aclosing(Stream(store).follow(every=0.2)) as pieces:
+    async with aclosing(Stream(store).follow(every=0.5)) as pieces:
         await anext(pieces)
         keep(store)
         began = time.monotonic()
         assert len((await anext(pieces)).events) == 1
-        assert time.monotonic() - began < 0.15
+        assert time.monotonic() - began < 0.4
         keep(store)
         keep(store)
         assert len((await anext(pieces)).events) == 2
-        assert time.monotonic() - began > 0.19
+        assert time.monotonic() - began > 0.49
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed", "forgotten"])
@@ -461,6 +476,7 @@ async def _read_all(http: httpx.AsyncClient) -> int:
         return len([each async for each in stream if each.get("event") == "event"])
 
 
+@pytest.mark.long
 async def test_a_client_that_does_not_read(collector: Collector) -> None:
     """It holds up neither the ingest nor the end of the server."""
     async with httpx.AsyncClient(timeout=5) as http:

@@ -25,6 +25,7 @@ import pytest
 pytest.importorskip("typer")
 pytest.importorskip("rich")
 pytest.importorskip("uvicorn")
+pytest.importorskip("jinja2")
 
 import asyncanalytics
 from asyncanalytics.cli import run
@@ -255,6 +256,7 @@ def test_a_collector_in_memory_that_is_restarted() -> None:
 
 
 @POSIX
+@pytest.mark.long
 def test_filters() -> None:
     """Each of them is passed on; what they do not mean is not shown."""
     args = (
@@ -291,6 +293,7 @@ def test_filters() -> None:
 
 
 @POSIX
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["--json", None])
 def test_a_closed_pipe(form: str | None) -> None:
     """When nobody reads any more it ends, without a word."""
@@ -310,6 +313,7 @@ def test_a_closed_pipe(form: str | None) -> None:
 
 
 @POSIX
+@pytest.mark.long
 def test_the_token_from_the_environment() -> None:
     """The token need not be on the command line, and it is in the address that collect prints."""
     with served(write_keys=None, read_token=TOKEN) as (collector, url, _):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_plus
@@ -44,27 +44,29 @@ def masked(key: str) -> str:
     return MASK + key[-_SHOWN:] if len(key) >= _LONG_ENOUGH else MASK
 
 
-@lru_cache(1_024)
-def _is_secret(name: str) -> bool:
-    return _SECRET.search(name) is not None
+def masked_headers(headers: Pairs, keys: Collection[str]) -> Pairs:
+    """Return the headers with what is secret in them hidden, and the rest within bounds.
 
-
-def masked_headers(headers: Pairs, keys: Iterable[str] = ()) -> Pairs:
-    """Return the headers with what is secret in them hidden, and the rest within bounds."""
+    Their names are in lower case, as ASGI has them.
+    """
     headers = headers[:_MAX_HEADERS]
-    return [(name, _cut(_masked_value(name.lower(), value, keys))) for name, value in headers]
+    return [(name, _cut(_masked_value(name, value, keys))) for name, value in headers]
 
 
 def _masked_value(name: str, value: str, keys: Iterable[str]) -> str:
-    if name in ("authorization", "proxy-authorization"):
-        return _masked_authorization(value)
-    if name in ("cookie", "set-cookie"):
-        return "; ".join(_masked_cookie(each) for each in value.split(";"))
-    if _is_secret(name):
-        return masked(value)
-    if "?" in value and ("/" in value.partition("?")[0]):  # an address: its query may hold anything
-        value = f"{value.partition('?')[0]}?{MASK}"
+    mask = _mask_of(name)
+    if mask is not None:
+        return mask(value)
+    before, query, _ = value.partition("?")
+    if query and "/" in before:  # an address, whose query may hold anything
+        value = f"{before}?{MASK}"
     return _without(keys, _USER_OF_URL.sub(f"://{MASK}@", value))
+
+
+@lru_cache(1_024)
+def _mask_of(name: str) -> Callable[[str], str] | None:
+    """Return what hides the values of a name; None where they are no secret."""
+    return _MASKS.get(name) or (masked if _SECRET.search(name) else None)
 
 
 def _masked_authorization(value: str) -> str:
@@ -82,18 +84,31 @@ def _basic_key(encoded: str) -> str:
     return "" if password else key
 
 
+def _masked_cookies(value: str) -> str:
+    return "; ".join(_masked_cookie(each) for each in value.split(";"))
+
+
 def _masked_cookie(cookie: str) -> str:
     name, equals, _ = cookie.strip().partition("=")
     return f"{name}={MASK}" if equals else MASK
 
 
+_MASKS: Final = {
+    "authorization": _masked_authorization,
+    "proxy-authorization": _masked_authorization,
+    "cookie": _masked_cookies,
+    "set-cookie": _masked_cookies,
+}
+
+
 def header_keys(headers: Pairs) -> Iterable[str]:
     """Return what may be a key in Authorization, whatever its form: copies of it are hidden."""
     for name, value in headers:
-        if name.lower() == "authorization":
-            _, _, rest = value.strip().partition(" ")
-            yield value.strip()
-            yield rest.strip()
+        if name == "authorization":
+            scheme, _, rest = value.strip().partition(" ")
+            yield rest.strip() or scheme
+            if scheme.lower() not in _SCHEMES:
+                yield scheme
             with contextlib.suppress(ValueError):
                 text = base64.b64decode(rest.strip(), validate=True).decode()
                 yield text
@@ -115,8 +130,8 @@ def masked_payload(payload: bytes, key: str | None) -> bytes:
 
 def _without(keys: Iterable[str], value: str) -> str:
     for key in keys:
-        if len(key) >= _TELLING or key == value:
-            value = value.replace(key, MASK) if key else value
+        if key and key in value and (len(key) >= _TELLING or key == value):
+            value = value.replace(key, MASK)
     return value
 
 
@@ -124,9 +139,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
 
 
-def masked_path(request: Request, keys: Iterable[str]) -> str:
+def masked_path(request: Request, keys: Collection[str]) -> str:
     """Return the path with its query, what is secret in it hidden; a pixel's query is its event."""
-    path, query = request.url.path, request.url.query
+    path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
     if not query or request.method == "GET":
         return _cut(path)
     return _cut(f"{path}?{'&'.join(_masked_pair(each, keys) for each in query.split('&'))}")
@@ -135,6 +150,6 @@ def masked_path(request: Request, keys: Iterable[str]) -> str:
 def _masked_pair(pair: str, keys: Iterable[str]) -> str:
     name, equals, value = pair.partition("=")
     plain = unquote_plus(value)
-    hide = _is_secret(unquote_plus(name)) or _without(keys, plain) != plain
+    hide = _mask_of(unquote_plus(name)) or _without(keys, plain) != plain
     hide = hide or _USER_OF_URL.search(plain) is not None
     return f"{name}{equals}{MASK}" if hide else pair

@@ -60,6 +60,7 @@ _INSERT_REQUEST: Final = (
 )
 _INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BEYOND: Final = 1 << 63 - PLACE_BITS  # no request has this number, or a larger one
+_MANY_KEYS: Final = 10_000
 _INSERT_KEY: Final = "INSERT OR IGNORE INTO keys VALUES (?, ?)"
 _REQUEST_COLUMNS: Final = (
     *("received_at", "sent_at", "retry_count", "method", "path", "headers"),
@@ -147,6 +148,7 @@ class Store:
         self._finalizer = weakref.finalize(self, self._db.close)
         add_functions(self._db)
         self._lists = 0
+        self._masked = set[str]()  # fingerprints whose masks are kept
         self.bell: Bell = Bell()
         """Rings when events were kept, or a request refused."""
         self.last: int = self._last_given()
@@ -181,9 +183,17 @@ class Store:
             self._db.execute("BEGIN")
             base = self._insert_request(request) << PLACE_BITS
             self._db.executemany(_INSERT_EVENT, ((base | row[0], *row[1:]) for row in events))
-            self._db.executemany(_INSERT_KEY, request.masks.items())
+            if unknown := request.masks.keys() - self._masked:
+                self._db.executemany(_INSERT_KEY, request.masks.items())
+        if unknown:
+            self._note_masked(unknown)
         if events or request.refusal:
             self.last = base | (events[-1][0] if events else 0)
+
+    def _note_masked(self, fingerprints: Iterable[str]) -> None:
+        if len(self._masked) >= _MANY_KEYS:
+            self._masked.clear()
+        self._masked.update(fingerprints)
 
     def _insert_request(self, row: RequestRow) -> int:
         headers = None if row.headers is None else orjson.dumps(row.headers).decode()
@@ -345,6 +355,7 @@ class Store:
                 deleted = self._db.execute("DELETE FROM events").rowcount
                 self._db.execute("DELETE FROM requests")
                 self._db.execute("DELETE FROM keys")
+                self._masked.clear()
             else:
                 sql = f"DELETE FROM events WHERE {expression}"
                 deleted = self._db.execute(sql, values).rowcount

@@ -133,8 +133,15 @@ class Stream:
         return Piece(events, chosen.seen - len(events), until)
 
     def _read(self, positions: list[int]) -> list[Found]:
-        found = [self._store.at(each) for each in positions]
-        return [each for each in found if each is not None]
+        """Read events, up to the bytes that a piece may have; one at least."""
+        events: list[Found] = []
+        size = 0
+        for each in filter(None, map(self._store.at, positions)):
+            size += len(each.payload)
+            if events and size > _PIECE_BYTES:
+                break
+            events.append(each)
+        return events
 
 
 class _Sample:
