@@ -39,6 +39,7 @@ def running(*args: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str],
         stderr=subprocess.PIPE,
         text=True,
         env=clean | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"} | environ,
+        preexec_fn=_listen_to_ctrl_c,  # noqa: PLW1509
     ) as process:
         try:
             assert process.stdout is not None
@@ -47,6 +48,11 @@ def running(*args: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str],
             yield process, line.split()[2]
         finally:
             process.kill()
+
+
+def _listen_to_ctrl_c() -> None:
+    # A test run in the background of a shell ignores SIGINT, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end(process: subprocess.Popen[str]) -> str:

@@ -300,6 +300,8 @@ async def test_without_json_it_says_where_and_what(yard: Switchyard) -> None:
         *(sys.executable, "-u", "-m", "asyncanalytics", "route", path),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        # A test run in the background of a shell ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     first = (await process.stdout.readline()).decode()
