@@ -114,6 +114,7 @@ class Traffic:
         self.is_ending = False
         self._is_over = False
         self._port = int(port)
+        self._connections: list[HTTPConnection] = []
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(4)]
         for each in self._threads:
             each.start()
@@ -127,7 +128,7 @@ class Traffic:
             time.sleep(0.01)  # threads are at work: there is nothing to await
 
     def pause(self) -> None:
-        """Send no more, and wait until all requests are answered."""
+        """Send no more, and wait until all requests are answered; connections stay open."""
         self._is_over = True
         for each in self._threads:
             each.join(PATIENCE)
@@ -136,12 +137,15 @@ class Traffic:
         """Wait until the server is gone, and return what it has said to have accepted."""
         for each in self._threads:
             each.join(PATIENCE)
+        for connection in self._connections:
+            connection.close()
         assert not self.errors
         assert len(self.ids) == len(set(self.ids))
         return set(self.ids)
 
     def _run(self) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        self._connections.append(connection)
         try:
             while not self._is_over:
                 connection.request("POST", "/orders")
@@ -149,8 +153,6 @@ class Traffic:
         except (OSError, HTTPException) as error:
             if not self.is_ending:
                 self.errors.append(repr(error))
-        finally:
-            connection.close()
 
 
 def serve_until(
@@ -375,8 +377,8 @@ def post_worker_init(worker):
 def test_gunicorn_with_threads(live: Live, example: Example, how: str, *, preload: bool) -> None:
     """The sync client of each worker drains at the worker's end.
 
-    The SIGINT comes in a quiet moment: amid requests, gunicorn's own handler may wait for a lock
-    that its thread holds.
+    The SIGINT comes in a quiet moment: as a request or a connection's end is handed to the pool,
+    gunicorn's own handler may wait for a lock that its thread holds.
     """
     place = example("shutdown", "wsgi.py").parent
     (place / "figures.py").write_text(FIGURES, "utf-8")
