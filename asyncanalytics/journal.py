@@ -88,9 +88,11 @@ class _Group:
             buffer.land(receipts, numbers[start:end] or [0] * len(receipts))
             start = end
         self.has_landed = True
-        for waiter in self.waiters:
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        self.future = None  # it knows of the group: whoever waited would stay for the collector
 
 
 class Journal:
