@@ -182,8 +182,7 @@ class Flusher:
     def take_in(self, receipts: Sequence[Receipt]) -> None:
         """Take calls in for which there was room when they came."""
         self.ledger.accepted += len(receipts)
-        for receipt in receipts:
-            self.buffer.put(receipt)
+        self.buffer.put_all(receipts)
 
     def accept(self, receipt: Receipt) -> None:
         """Take a call in. One that finds no room meets the policy, and is counted."""

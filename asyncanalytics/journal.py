@@ -178,7 +178,10 @@ class Journal:
         group = self._last = self._group
         if not group.calls and not self._under_way:
             self._loop.call_soon(self._write)  # with what others put until then
-        group.calls.setdefault(buffer, []).append(receipt)
+        calls = group.calls.get(buffer)
+        if calls is None:
+            calls = group.calls[buffer] = []
+        calls.append(receipt)
         weight = len(receipt.body) + OVERHEAD
         group.weight += weight
         self._spare -= weight * self._swell

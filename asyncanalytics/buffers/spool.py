@@ -89,18 +89,23 @@ class SpoolBuffer(Buffer):
         self._writing_bytes += len(receipt.body)
         self._journal.put(self, receipt)
 
+    def put_all(self, receipts: Sequence[Receipt]) -> None:
+        """Take in calls that fit, and have them written."""
+        for receipt in receipts:
+            self.put(receipt)
+
     def land(self, receipts: Sequence[Receipt], numbers: Sequence[int]) -> None:
         """Let calls into the queue, or leave them on disk."""
-        size = sum([len(each.body) for each in receipts])
-        self._writing_events -= len(receipts)
-        self._writing_bytes -= size
+        size = 0
         for receipt, number in zip(receipts, numbers, strict=True):
+            size += len(receipt.body)
             if number > 0:  # below 0 another one of the same id has the row
                 receipt.number = number
+        self._writing_events -= len(receipts)
+        self._writing_bytes -= size
         if not self._on_disk and self._fits_in_memory(size, len(receipts) - 1):
             self._read_to = max(self._read_to, *numbers)
-            for receipt in receipts:
-                self._enqueue(receipt)
+            super().put_all(receipts)
         else:
             for receipt in receipts:
                 self._land(receipt)

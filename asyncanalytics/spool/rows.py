@@ -6,14 +6,15 @@ sequence number is not part of it, so a row can move to another file as it is.
 
 from __future__ import annotations
 
-import math
-import struct
 from dataclasses import dataclass
+from math import isfinite
+from struct import Struct
+from struct import error as StructError
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from asyncanalytics.settings import Sealing
 
@@ -25,6 +26,9 @@ OVERHEAD: Final = 200
 
 Fields: TypeAlias = tuple[str, str, str, bytes, float]
 """What an `Entry` holds, which takes less time to make."""
+StoredFields: TypeAlias = tuple[str, str, str, bytes, float, int]
+"""What a `Stored` holds, likewise."""
+_DOUBLE: Final = Struct("<d")
 
 
 class Entry(NamedTuple):
@@ -73,7 +77,7 @@ class Stored(NamedTuple):
         """Whether it still says what was written."""
         try:
             return checksum(*self[:5]) == self.checksum
-        except (TypeError, ValueError, struct.error):
+        except (TypeError, ValueError, StructError):
             return False  # a value of another type than was written
 
     def __repr__(self) -> str:
@@ -156,23 +160,25 @@ class SpoolStats:
 
 def checksum(destination: str, call: str, message_id: str, body: bytes, created: float) -> int:
     """Return the checksum of a row as stored."""
-    head = f"{destination}\0{call}\0{message_id}\0".encode() + struct.pack("<d", created)
+    head = f"{destination}\0{call}\0{message_id}\0".encode() + _DOUBLE.pack(created)
     return crc32(body, crc32(head))
 
 
-def stored(entry: Fields, sealing: Sealing | None) -> Stored:
-    """Make the row of an entry; raise if a field is not of its type.
+def stored(entries: Iterable[Fields], sealing: Sealing | None) -> list[StoredFields]:
+    """Make the rows of entries; raise if a field is not of its type.
 
     What raises here raises in the caller, and never within a commit that others share.
     """
-    destination, call, message_id, body, created = entry
-    if not math.isfinite(created):
-        raise ValueError("created must be a time")
-    if sealing is not None:
-        body = SEALED + sealing.seal(body)
-    mark = checksum(destination, call, message_id, body, created)
-    fields = (destination, call, message_id, body, float(created), mark)
-    return tuple.__new__(Stored, fields)  # as its own constructor does, in half the time
+    rows: list[StoredFields] = []
+    for destination, call, message_id, body, created in entries:
+        if not isfinite(created):
+            raise ValueError("created must be a time")
+        kept = body if sealing is None else SEALED + sealing.seal(body)
+        # The checksum, without a call for each.
+        head = f"{destination}\0{call}\0{message_id}\0".encode() + _DOUBLE.pack(created)
+        mark = crc32(kept, crc32(head))
+        rows.append((destination, call, message_id, kept, float(created), mark))
+    return rows
 
 
 def named(names: Mapping[int, str], fields: Sequence[Any]) -> Stored | None:

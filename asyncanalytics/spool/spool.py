@@ -84,8 +84,8 @@ class Spool(AbstractContextManager["Spool"]):
         cancelled, nothing is kept. An append of nothing says whether the disk takes anything.
         """
         self._check()
-        rows = [stored(entry, self._sealing) for entry in entries]
-        weight = sum([len(row.body) for row in rows]) + len(rows) * OVERHEAD
+        rows = stored(entries, self._sealing)
+        weight = sum([len(row[3]) for row in rows]) + len(rows) * OVERHEAD
         job = Job("append", rows=rows, weight=weight)
         return self._writer.put(job, max_bytes=self.max_bytes)
 

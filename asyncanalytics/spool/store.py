@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncanalytics.settings import Sealing
+    from asyncanalytics.spool.rows import StoredFields
 
 _WIDTHS: Final = (64, 16, 4, 1)  # rows in one statement: 64 of them use 448 of its 999 variables
 _INSERTS: Final = {
@@ -126,7 +127,7 @@ class Store:
 
     # ------------------------------------------------------------------- rows, in a transaction
 
-    def append(self, rows: Sequence[Stored]) -> Sequence[int]:
+    def append(self, rows: Sequence[StoredFields]) -> Sequence[int]:
         """Add rows, and return the number of each.
 
         One whose id waits already at its destination is not added again: it gets the number of
@@ -142,11 +143,11 @@ class Store:
         """Write something, so that the end of the transaction says whether the disk takes it."""
         self.db.execute("UPDATE numbers SET reserved = reserved")
 
-    def insert(self, numbers: Sequence[int], rows: Sequence[Stored]) -> int:
+    def insert(self, numbers: Sequence[int], rows: Sequence[StoredFields]) -> int:
         """Add rows under ascending numbers that are all new; return how many ids were new too."""
         if not rows:
             return 0
-        ids = {name: self.figures(name).id for name in {row.destination for row in rows}}
+        ids = {name: self.figures(name).id for name in {row[0] for row in rows}}
         before = self.db.total_changes
         start = 0
         for width in _WIDTHS:
@@ -163,7 +164,7 @@ class Store:
             are_new = self._from(numbers[0])
             rows = [row for seq, row in zip(numbers, rows, strict=True) if seq in are_new]
         for name in ids:
-            sizes = [len(row.body) for row in rows if row.destination == name]
+            sizes = [len(row[3]) for row in rows if row[0] == name]
             self._figures[name].events += len(sizes)
             self._figures[name].bytes += sum(sizes)
         return added
@@ -406,9 +407,9 @@ class Store:
             seq for (seq,) in self.db.execute("SELECT seq FROM waiting WHERE seq >= ?", [first])
         }
 
-    def _find(self, row: Stored) -> int:
+    def _find(self, row: StoredFields) -> int:
         (seq,) = self.db.execute(
             "SELECT seq FROM waiting WHERE destination = ? AND message_id = ?",
-            (self.figures(row.destination).id, row.message_id),
+            (self.figures(row[0]).id, row[2]),
         ).fetchone()
         return int(seq)

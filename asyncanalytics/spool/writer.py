@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from asyncanalytics.spool.keeper import Keeper
-    from asyncanalytics.spool.rows import Stored, Waiting
+    from asyncanalytics.spool.rows import StoredFields, Waiting
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Job:
 
     kind: Literal["append", "remove", "change", "alone"]
     """`change` is done within the commit, `alone` after it."""
-    rows: Sequence[Stored] = ()
+    rows: Sequence[StoredFields] = ()
     numbers: Sequence[int] = ()
     work: Callable[[Store], Any] | None = None
     weight: int = 0
