@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 import _load
 import _pace
 import _subject
+from _nowhere import Nowhere
 
 from asyncanalytics import AsyncClient, Client, Queueing, Sending
-from asyncanalytics.batching import Batch, Limits
-from asyncanalytics.destinations import BaseDestination
-from asyncanalytics.retrying import Delivered, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from asyncanalytics.settings import Batching
 
 _ROOMY = Queueing(max_events=10_000_000, max_bytes=4 << 30)
 
@@ -41,33 +37,12 @@ async def _start_off(client: AsyncClient) -> None:
     await client.flush()
 
 
-class _Nowhere(BaseDestination):
-    """Takes everything, and sends nothing."""
-
-    def limits(self, batching: Batching) -> Limits:
-        """Return those of an endpoint."""
-        return Limits(
-            max_events=batching.max_events,
-            max_bytes=batching.max_bytes,
-            max_event_bytes=32_000,
-            envelope=60,
-            per_event=2,
-        )
-
-    async def open(self, *_: object) -> None:
-        """Nothing to make ready."""
-
-    async def deliver(self, batch: Batch) -> Verdict:  # noqa: ARG002 - all of them
-        """Have it, at once."""
-        return Delivered()
-
-
 @asynccontextmanager
 async def _client(url: str, http: str, *, gzip: bool) -> AsyncIterator[AsyncClient]:
     """Make a client that sends as it does by default, with aiohttp beneath, or not at all."""
     async with AsyncExitStack() as stack:
         if http == "none":
-            client = AsyncClient(destinations=[_Nowhere("nowhere")])
+            client = AsyncClient(destinations=[Nowhere("nowhere")])
         else:
             sending = Sending(gzip=gzip or None)
             if http == "aiohttp":

@@ -1,0 +1,206 @@
+"""The way of an event, cut into stages that are timed one by one.
+
+Times are those of the CPU, except for calls, which are timed as their caller sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import _load
+import _subject
+import httpx
+from _bare import Wire
+from _bare import encode as bare_encode
+from _nowhere import Nowhere
+
+from asyncanalytics import AsyncClient, Batching
+from asyncanalytics.encoding import Envelope, encode
+from asyncanalytics.wire import WIRES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_BLOCK = 600  # events that are timed together: about a request of full ones
+_PLACES = {
+    "1st of a burst": slice(0, 1),
+    "2nd": slice(1, 2),
+    "3rd to 20th": slice(2, 20),
+    "21st to 200th": slice(20, None),
+}
+_COLD = 5  # bursts that are not counted
+_TRACK = WIRES["track"]
+_HEADERS = {"content-type": "application/json", "authorization": "Basic a2V5Og=="}
+
+Calls = list[tuple[str, dict[str, Any]]]
+
+
+# ------------------------------------------------------------------------------------- an event
+
+
+class _Clock:
+    """Seconds of CPU time for each event, by stage: the median of the blocks."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, list[float]] = defaultdict(list)
+
+    def time(self, stage: str, work: Callable[[], Any]) -> Any:
+        """Do a block's work."""
+        start = time.process_time()
+        found = work()
+        self.add(stage, start)
+        return found
+
+    def add(self, stage: str, start: float) -> None:
+        """Count what was done since then."""
+        self._times[stage].append((time.process_time() - start) / _BLOCK)
+
+    def read(self) -> dict[str, float]:
+        """Return the figures."""
+        return {stage: median(times) for stage, times in self._times.items()}
+
+
+async def stages(url: str, events: int, size: _load.Size) -> _subject.Answer:
+    """Time each stage by itself, and then all of them as they are in the client."""
+    event, calls = _load.EVENTS[size], _load.calls(events, size)
+    blocks = [calls[start : start + _BLOCK] for start in range(0, events, _BLOCK)]
+    clock = _Clock()
+    wire = Wire(url)
+    nowhere = AsyncClient(destinations=[Nowhere("nowhere")], batching=Batching(linger=60))
+    async with nowhere, httpx.AsyncClient() as client, AsyncClient("key", endpoint=url) as whole:
+        for block in blocks:
+            bodies = _made(clock, event, block)
+            await _called(clock, nowhere, event, block)
+            await _posted(clock, client, f"{url}/v1/batch", bodies)
+            _bare(clock, wire, event, block)
+            await _whole(clock, whole, event, block)
+    return {"stages": clock.read(), "sent": 3 * _BLOCK * len(blocks)}
+
+
+def _made(clock: _Clock, event: str, block: Calls) -> list[bytes]:
+    fields = [{"event": event, "userId": user, "properties": each} for user, each in block]
+    wires = clock.time("check", lambda: [_TRACK.validate(each) for each in fields])
+    made = clock.time("encode", lambda: [encode("track", each) for each in wires])
+    return [body for _, body in made]
+
+
+async def _called(clock: _Clock, client: AsyncClient, event: str, block: Calls) -> None:
+    """Call without letting the loop run; then let all go nowhere."""
+    start = time.process_time()
+    for user_id, properties in block:
+        client.track_nowait(event, user_id=user_id, properties=properties)
+    clock.add("call", start)
+    start = time.process_time()
+    await client.flush()
+    clock.add("drain and account", start)
+
+
+async def _posted(clock: _Clock, client: httpx.AsyncClient, url: str, bodies: list[bytes]) -> None:
+    content = clock.time("join", lambda: _ENVELOPE.pack(bodies, "ids"))
+    start = time.process_time()
+    answer = await client.post(url, content=content, headers=_HEADERS)
+    clock.add("httpx", start)
+    answer.raise_for_status()
+
+
+def _bare(clock: _Clock, wire: Wire, event: str, block: Calls) -> None:
+    bodies = clock.time("control: bytes", lambda: [bare_encode(*each, event) for each in block])
+    start = time.process_time()
+    wire.post(bodies)
+    wire.settle()
+    clock.add("control: join and send", start)
+
+
+async def _whole(clock: _Clock, client: AsyncClient, event: str, block: Calls) -> None:
+    start = time.process_time()
+    for user_id, properties in block:
+        await client.track(event, user_id=user_id, properties=properties)
+    await client.flush()
+    clock.add("all together", start)
+
+
+_ENVELOPE = Envelope(in_body={}, in_event={})
+
+
+# --------------------------------------------------------------------------------------- a call
+
+
+async def places(url: str, bursts: int) -> _subject.Answer:
+    """Time calls by their place in a burst, beside making the bytes alone."""
+    calls = _load.calls(_subject.BURST)
+    ours: list[list[float]] = []
+    bare: list[list[float]] = []
+    async with AsyncClient("key", endpoint=url) as client:
+        for _ in range(bursts):
+            ours.append(await _burst(client, calls))
+            await asyncio.sleep(_subject.PAUSE)
+            bare.append(_bare_burst(calls))
+            await asyncio.sleep(_subject.PAUSE)
+    found = {"ours": _by_place(ours[_COLD:]), "control": _by_place(bare[_COLD:])}
+    return {"places": found, "sent": bursts * len(calls)}
+
+
+async def _burst(client: AsyncClient, calls: Calls) -> list[float]:
+    clock, times = time.perf_counter, []
+    for user_id, properties in calls:
+        start = clock()
+        await client.track(_load.EVENT, user_id=user_id, properties=properties)
+        times.append(clock() - start)
+    return times
+
+
+def _bare_burst(calls: Calls) -> list[float]:
+    clock, times = time.perf_counter, []
+    for user_id, properties in calls:
+        start = clock()
+        bare_encode(user_id, properties)
+        times.append(clock() - start)
+    return times
+
+
+def _by_place(bursts: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
+    found = {"all": [each for burst in bursts for each in burst]}
+    for name, place in _PLACES.items():
+        found[name] = [each for burst in bursts for each in burst[place]]
+    return {name: _subject.quantiles(times) for name, times in found.items()}
+
+
+# ------------------------------------------------------------------------------- the import
+
+
+def imports(url: str) -> _subject.Answer:  # noqa: ARG001 - sends nothing
+    """Time what importing asyncanalytics executes beyond httpx and pydantic, module by module."""
+    shared = _imported("import httpx, pydantic")
+    added = {
+        name: seconds
+        for name, seconds in _imported("import httpx, pydantic, asyncanalytics").items()
+        if name not in shared
+    }
+    return {"modules": added, "sent": 0}
+
+
+def _imported(code: str) -> dict[str, float]:
+    """Return the seconds that each module took itself, without those that it imports."""
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)  # noqa: S603 - our own words
+    lines = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines()]
+    return {name.strip(): int(own) / 1e6 for own, _, name in lines if own.strip().isdigit()}
+
+
+_MEASURES: dict[str, Callable[..., Any]] = {
+    "stages": lambda **options: asyncio.run(stages(**options)),
+    "places": lambda **options: asyncio.run(places(**options)),
+    "imports": imports,
+}
+
+if __name__ == "__main__":
+    _subject.answer(
+        ("asyncanalytics", "httpx", "orjson", "pydantic"),
+        {"stages": lambda measure, **options: _MEASURES[measure](**options)},
+    )
