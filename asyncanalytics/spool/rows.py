@@ -6,10 +6,9 @@ sequence number is not part of it, so a row can move to another file as it is.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from math import isfinite
-from struct import Struct
-from struct import error as StructError
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -28,7 +27,7 @@ Fields: TypeAlias = tuple[str, str, str, bytes, float]
 """What an `Entry` holds, which takes less time to make."""
 StoredFields: TypeAlias = tuple[str, str, str, bytes, float, int]
 """What a `Stored` holds, likewise."""
-_DOUBLE: Final = Struct("<d")
+_DOUBLE: Final = struct.Struct("<d")
 
 
 class Entry(NamedTuple):
@@ -77,7 +76,7 @@ class Stored(NamedTuple):
         """Whether it still says what was written."""
         try:
             return checksum(*self[:5]) == self.checksum
-        except (TypeError, ValueError, StructError):
+        except (TypeError, ValueError, struct.error):
             return False  # a value of another type than was written
 
     def __repr__(self) -> str:
