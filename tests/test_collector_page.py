@@ -252,9 +252,7 @@ async def test_an_event(filled: Collector) -> None:
 async def test_a_request(collector: Collector) -> None:
     """It is shown as it looked, with what came in it, and without its key."""
     secret = "a-key-that-opens-nothing"
-    await send(
-        collector, track(), track("Other"), authorization=f"Bearer {secret}", **{"x-a": ASCII}
-    )
+    await send(collector, track(), track("Other"), authorization=f"Bearer {secret}", via=ASCII)
     html = await get(collector, "/page/requests/1")
     page = Page(html)
     assert "POST /v1/batch" in page.text

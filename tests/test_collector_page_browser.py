@@ -331,7 +331,7 @@ async def test_hostile_text_is_text(url: str, open_page: Open) -> None:
         {"type": EVIL, **ids, "event": EVIL, "messageId": "6"},
         track(EVIL, **ids, properties={EVIL: 1}, timestamp=EVIL),
     ]
-    await send(url, *events, **{"x-evil": EVIL})
+    await send(url, *events, via=EVIL)
     await expect(page.locator("tr.event")).to_have_count(5)  # as they arrived
     await assert_harmless(page)
     for place in range(5):
@@ -501,7 +501,7 @@ async def fill(url: str) -> None:
         {"type": "group", "userId": "u1", "groupId": "g", "messageId": "4"},
         {"type": "alias", "userId": "u1", "previousId": "u0", "messageId": "5"},
         "no object",
-        **{"x-long": "y" * 500},
+        via="y" * 500,
     )
 
 

@@ -23,6 +23,7 @@ import orjson
 
 from asyncanalytics.collector.bell import Bell
 from asyncanalytics.collector.figures import Tally
+from asyncanalytics.collector.keys import kept_salt
 from asyncanalytics.collector.reading import parse
 from asyncanalytics.collector.records import (
     EVERYTHING,
@@ -155,6 +156,8 @@ class Store:
         """The position of what was kept last, or one that nothing kept is beyond."""
         self.mark: str = self._one("mark", "marks")[0]
         """Tells this store from any other, for who comes back with a position."""
+        self.salt: bytes = kept_salt(self._db)
+        """Of the fingerprints of keys; it lasts as long as the events."""
         self.erased: int = 0
         """How often events were deleted: what was learned from them is no longer so."""
 
