@@ -233,6 +233,28 @@ async def test_a_page_that_nobody_looks_at(url: str, open_page: Open) -> None:
     await expect(names(page)).to_have_text(["Unseen"])
 
 
+@pytest.mark.parametrize("paused", [False, True], ids=["live", "paused"])
+async def test_pages_empty_themselves(url: str, open_page: Open, *, paused: bool) -> None:
+    """Where all is deleted nothing stays on a page that is open, nor in what it had opened."""
+    page, other = await open_page(url), await open_page(f"{url}/?user=u2")
+    await send(url, track("Gone"), track("Gone too", userId="u2"))
+    await names(page).last.click()
+    await expect(page.locator("#detail h1")).to_be_visible()
+    await expect(names(other)).to_have_count(1)
+    if paused:
+        await page.get_by_role("button", name="Pause").click()
+        await expect(page.locator("#said")).to_have_text("paused")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        assert (await http.delete(f"{url}/events")).json() == {"deleted": 2}
+    await expect(page.get_by_role("heading", name="Waiting for the first event")).to_be_visible()
+    await expect(other.get_by_text("No event fits.")).to_be_visible()
+    for each in (page, other):
+        assert "Gone" not in await each.content()
+    await send(url, track("New"))
+    await expect(names(page)).to_have_text(["New"])
+    await expect(names(other)).to_have_count(0)
+
+
 # Opening
 
 

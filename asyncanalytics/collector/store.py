@@ -151,7 +151,7 @@ class Store:
         self._lists = 0
         self._masked = set[str]()  # fingerprints whose masks are kept
         self.bell: Bell = Bell()
-        """Rings when events were kept, or a request refused."""
+        """Rings when events were kept or deleted, or a request refused."""
         self.last: int = self._last_given()
         """The position of what was kept last, or one that nothing kept is beyond."""
         self.mark: str = self._one("mark", "marks")[0]
@@ -362,7 +362,9 @@ class Store:
             else:
                 sql = f"DELETE FROM events WHERE {expression}"
                 deleted = self._db.execute(sql, values).rowcount
-        self.erased += 1
+        if deleted or where == EVERYTHING:
+            self.erased += 1
+            self.bell.ring()
         return deleted
 
     async def forget(self, where: Filter) -> int:

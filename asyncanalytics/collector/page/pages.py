@@ -59,6 +59,7 @@ class Pages:
         """Show the events that are wanted, the newest first, and then those that come."""
         wanted = Wanted.read(request.query_params)
         last = self._store.last  # before the search: what comes during it is sent afterwards
+        after = self._feed.place(last)
         page = await self._store.search(wanted.filter(), limit=_PAGE, newest_first=True)
         rows = newest_first(page.events, self._refused(wanted, page, last))
         more, rows = page.more or len(rows) > _PAGE, rows[:_PAGE]
@@ -69,7 +70,7 @@ class Pages:
             calls=_CALLS,
             events=rows,
             oldest=rows[-1].position if more else None,
-            after=self._feed.place(last),
+            after=after,
             base=str(request.base_url).rstrip("/"),
         )
 
