@@ -91,20 +91,26 @@ class Collector:
         intake = Intake(self._store, self._faults, keys=self._keys, mode=mode, caps=caps)
         self._stream = Stream(self._store)
         self._insights = Insights(self._store)
+        pages = Pages(self._store, self._stream, self._insights)
         intakes = intake_routes(intake)
         self._app = Starlette(
             routes=[
                 *intakes,
                 *Views(self._store, self._stream, self._faults, caps).routes(),
                 *Reports(self._store, self._insights).routes(),
-                *Pages(self._store, self._stream, self._insights).routes(),
+                *pages.routes(),
             ],
             exception_handlers=EXCEPTION_HANDLERS,
             lifespan=self._lifespan,
         )
         self._app.router.redirect_slashes = False  # clients follow no redirects
-        open_paths = [HEALTH, *(each.path for each in intakes if isinstance(each, Route))]
-        self._access = Access(self._app, open_paths=open_paths, token=read_token)
+        sending = (each.path for each in intakes if isinstance(each, Route))
+        self._access = Access(
+            self._app,
+            open_paths=[HEALTH, *sending, *pages.open_paths()],
+            token=read_token,
+            asking=pages.asking,
+        )
         hosts = _names("allowed_hosts", allowed_hosts) or ()
         self._guard = Guard(self._access, hosts, own_site=True)
 

@@ -55,6 +55,14 @@ class Pages:
             self._assets.route(),
         ]
 
+    def open_paths(self) -> list[str]:
+        """Return what the page that asks for the token consists of."""
+        return [self._assets.address(each) for each in ("icon.svg", "page.css", "events.css")]
+
+    def asking(self, is_wrong: bool) -> Response:  # noqa: FBT001 - a callback's only argument
+        """Ask for the read token; nothing of the request is in the answer."""
+        return self._templates.page("asking", status=401, is_wrong=is_wrong)
+
     async def live(self, request: Request) -> Response:
         """Show the events that are wanted, the newest first, and then those that come."""
         wanted = Wanted.read(request.query_params)
