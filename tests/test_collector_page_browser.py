@@ -527,9 +527,15 @@ async def fill(url: str) -> None:
     )
 
 
-async def test_a_phone(url: str, open_page: Open) -> None:
+def shown_on_a_phone(scheme: Any) -> dict[str, Any]:
+    """Return how a page looks on a phone."""
+    return {**PHONE, "color_scheme": scheme, "reduced_motion": "reduce"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_phone(url: str, open_page: Open, scheme: Any) -> None:
     """No page is wider than a phone, and an opened event covers the rows."""
-    page = await open_page(url, **PHONE)
+    page = await open_page(url, **shown_on_a_phone(scheme))
     await assert_fits(page)
     await fill(url)
     await page.locator("tr.event", has_text="Home").first.tap()
@@ -538,6 +544,54 @@ async def test_a_phone(url: str, open_page: Open) -> None:
     for path in ALL:
         await page.goto(url + path)
         await assert_fits(page)
+
+
+LONG = "somebody-made-this-of-a-template-and-nobody-has-shortened-it-" * 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_long_words_on_a_phone(url: str, open_page: Open, scheme: Any) -> None:
+    """Ids, names, traits and groups of one long word make no page wider: they are broken."""
+    ids = {"userId": LONG, "anonymousId": f"a{LONG}"}
+    wide = {LONG: LONG, "plan": "gold"}
+    await send(
+        url,
+        {"type": "identify", **ids, "messageId": "0", "traits": wide},
+        {"type": "group", **ids, "groupId": LONG, "messageId": "1", "traits": wide},
+        {"type": "alias", **ids, "previousId": f"p{LONG}", "messageId": "2"},
+        track(LONG, **ids, properties=wide, context={"page": {LONG: LONG}}),
+        track(LONG, **ids, properties={LONG: 7}),
+        track("", **ids, messageId=LONG),
+    )
+    async with httpx.AsyncClient(trust_env=False) as http:  # one that is refused as a whole
+        await http.post(f"{url}/v1/batch?{LONG}", content=b"x", headers={"via": LONG})
+    page = await open_page(url, **shown_on_a_phone(scheme))
+    user, name = httpx.QueryParams(id=LONG), httpx.QueryParams(call="track", event=LONG)
+    paths = ["/", f"/page/users?{user}", f"/page/schema?{name}"]
+    paths += ["/page/names", "/page/requests/1", "/page/requests/2", f"/?user={LONG}"]
+    for path in [*paths, f"/page/events/{FIRST + 3}"]:
+        await page.goto(url + path)
+        await assert_fits(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_token_is_asked_for(browser: Browser, scheme: Any) -> None:
+    """On a phone too: whoever has the token types it in and is at the page that was asked for."""
+    token = "a-token-of-one's-own"
+    with Collector(read_token=token) as collector:
+        async with collector.serve() as url:
+            context = await browser.new_context(**shown_on_a_phone(scheme))
+            page = await context.new_page()
+            await page.goto(f"{url}/page/names")
+            await assert_fits(page)
+            assert await page.evaluate(CONTRAST) == []
+            for given in ("wrong", token):
+                await page.get_by_label("Read token").fill(given)
+                await page.get_by_role("button", name="Open").click()
+                title = "Names of events" if given == token else "This is not its read token"
+                await expect(page.get_by_role("heading", name=title)).to_be_visible()
+            await expect(page).to_have_url(f"{url}/page/names")
+            await context.close()
 
 
 async def assert_fits(page: Page) -> None:
