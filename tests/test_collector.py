@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-import hashlib
 import json
 import sqlite3
 import stat
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY = "a-key-that-opens-nothing"
-KEY_FINGERPRINT = hashlib.sha256(KEY.encode()).hexdigest()[:12]
 BASIC = {"authorization": "Basic " + base64.b64encode(f"{KEY}:".encode()).decode()}
 JSON = {"content-type": "application/json"}
 NEEDS: dict[str, dict[str, Any]] = {
@@ -101,7 +99,7 @@ async def test_batches(collector: Collector, path: str) -> None:
     assert [each.message_id for each in kept] == collector.message_ids()
     assert {each.type for each in kept} == CALLS
     assert {(each.sent_at, each.retry_count, each.batch_id) for each in kept} == {(sent_at, 3, 1)}
-    assert {each.key_fingerprint for each in kept} == {KEY_FINGERPRINT}
+    assert {each.key_fingerprint for each in kept} == {collector.fingerprint(KEY)}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +151,7 @@ async def test_dittofeeds_own_keys() -> None:
             )
             assert answer.status_code == status
         (kept,) = collector.events()
-        assert kept.key_fingerprint == hashlib.sha256(key.encode()).hexdigest()[:12]
+        assert kept.key_fingerprint == collector.fingerprint(key)
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
@@ -168,7 +166,7 @@ async def test_pixel(collector: Collector, encode: Callable[[bytes], bytes], pad
     assert answer.content[:10] == b"GIF89a\x01\x00\x01\x00"
     (kept,) = collector.events(verdict="good")
     assert kept.payload["properties"] == sent["properties"]
-    assert kept.key_fingerprint == KEY_FINGERPRINT
+    assert kept.key_fingerprint == collector.fingerprint(KEY)
 
 
 @pytest.mark.parametrize("query", ["", "?data=", "?data=!", "?data=bm90IGpzb24="])
@@ -485,7 +483,7 @@ async def test_keys(
         assert answer.status_code == status
         assert collector.stats().events == (2 if status == 200 else 0)
         assert (status == 200) == answer.json()["success"]
-        assert {each.key_fingerprint for each in collector.events()} <= {KEY_FINGERPRINT}
+        assert {each.key_fingerprint for each in collector.events()} <= {collector.fingerprint(KEY)}
 
 
 async def test_keys_of_an_empty_batch_and_of_single_calls() -> None:

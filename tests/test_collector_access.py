@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ pytest.importorskip("jinja2")
 
 from asyncanalytics.collector import Collector
 from asyncanalytics.collector.access import is_loopback
+from asyncanalytics.collector.guard import POLICY
 from asyncanalytics.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ BASIC = {"authorization": "Basic " + base64.b64encode(f"{KEY}:".encode()).decode
 EVENT = {"messageId": "m1", "userId": "u1", "event": "E"}
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what is tested
 
+CHANGING = ("POST", "DELETE", "PUT")
 CLOSED = [
     *("/events", "/events/m1", "/stats", "/stream", "/names", "/schema", "/users/u1", "/rate"),
     *("/requests/1", "/faults", "/", "/nowhere", "//events", "/v1/batch/", "/healthz/"),
@@ -115,6 +118,43 @@ async def test_everything_else_is_closed(guarded: Collector, method: str, path: 
                 assert answer.json()["reason"] == "read_token_needed"
             assert TOKEN not in answer.text
             assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+EVIL = "<script>evil</script>"
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize("query", ["", f"?token=wrong{EVIL}&text={EVIL}"], ids=["none", "wrong"])
+async def test_a_browser_is_asked_for_the_token(guarded: Collector, path: str, query: str) -> None:
+    """It gets a page that says what is missing, with nothing in it of what was asked or is kept."""
+    async with client(guarded) as http:
+        answer = await http.get(f"http://localhost{path}{query}", headers=BROWSER)
+        head = await http.head(f"http://localhost{path}{query}", headers=BROWSER)
+        assert (answer.status_code, head.status_code) == (401, 401)
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["content-security-policy"] == POLICY
+        assert answer.headers["cache-control"] == "no-store"
+        title = "This is not its read token" if query else "Reading needs the read token"
+        assert f"<h1>{title}</h1>" in answer.text
+        assert "Authorization: Bearer TOKEN" in answer.text
+        assert '<input type="password" name="token"' in answer.text
+        for each in (TOKEN, KEY, "evil", "wrong", "<script", "style=", "m1"):
+            assert each not in answer.text
+        for each in re.findall(r'href="([^"]+)"', answer.text):
+            assert (await http.get(each)).status_code == 200
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/event-stream", ""])
+async def test_a_program_is_refused_in_json(guarded: Collector, accept: str) -> None:
+    """What does not ask for a page gets none, and neither does what changes something."""
+    async with client(guarded) as http:
+        answers = [await http.get("/", headers={"accept": accept})]
+        answers += [await http.request(each, "/events", headers=BROWSER) for each in CHANGING]
+    for answer in answers:
+        assert (answer.status_code, answer.headers["vary"]) == (401, "Accept")
+        assert answer.json()["reason"] == "read_token_needed"
 
 
 @pytest.mark.parametrize("path", ["/v1/track", "/v1/t", "/v1/batch", "/v1/pixel/track"])

@@ -372,7 +372,7 @@ def test_a_short_token_is_called_as_the_option_is() -> None:
     """What is wrong is said in the words of the command."""
     collect = pytest.importorskip("asyncanalytics.cli.collect")
     refused = pytest.raises(collect.Failure, match=r"^--token must have")
-    with refused, collect._collector(None, read_token="short"):
+    with refused, collect._collector(collect.Collecting(token="short"), seed=None):
         pytest.fail("it must be refused")
 
 

@@ -252,9 +252,7 @@ async def test_an_event(filled: Collector) -> None:
 async def test_a_request(collector: Collector) -> None:
     """It is shown as it looked, with what came in it, and without its key."""
     secret = "a-key-that-opens-nothing"
-    await send(
-        collector, track(), track("Other"), authorization=f"Bearer {secret}", **{"x-a": ASCII}
-    )
+    await send(collector, track(), track("Other"), authorization=f"Bearer {secret}", via=ASCII)
     html = await get(collector, "/page/requests/1")
     page = Page(html)
     assert "POST /v1/batch" in page.text
@@ -584,6 +582,27 @@ async def test_a_place_in_another_store(place: str) -> None:
             answer = await http.get("/page/stream", params={"after": place})
     assert "event: reset" in answer.text
     assert "event: rows" not in answer.text
+
+
+@pytest.mark.parametrize("query", [{}, {"message_id": "m1"}], ids=["all", "one"])
+async def test_a_reader_hears_of_what_is_deleted(query: dict[str, str]) -> None:
+    """It is told to begin anew, at once or when it comes back; where nothing goes, it goes on."""
+    with Collector() as collector:
+        await send(collector, track(messageId="m1"), track())
+        async with collector.serve() as url, httpx.AsyncClient(base_url=url) as http:
+            params = {"after": await place_of(http)}
+            async with http.stream("GET", "/page/stream", params=params) as answer:
+                reader = Reader(answer.aiter_lines())
+                await reader.next()
+                await http.delete("/events", params={"message_id": "nowhere"})
+                await send(collector, track("Now"))
+                assert (await reader.rows(1))[0] == ["Now"]
+                await http.delete("/events", params=query)
+                assert (await reader.next())["event"] == "reset"
+                with pytest.raises(EOFError):
+                    await reader.next()
+            assert "event: reset" in (await http.get("/page/stream", params=params)).text
+            assert await place_of(http) != params["after"]
 
 
 async def test_too_many_are_sampled() -> None:

@@ -233,6 +233,28 @@ async def test_a_page_that_nobody_looks_at(url: str, open_page: Open) -> None:
     await expect(names(page)).to_have_text(["Unseen"])
 
 
+@pytest.mark.parametrize("paused", [False, True], ids=["live", "paused"])
+async def test_pages_empty_themselves(url: str, open_page: Open, *, paused: bool) -> None:
+    """Where all is deleted nothing stays on a page that is open, nor in what it had opened."""
+    page, other = await open_page(url), await open_page(f"{url}/?user=u2")
+    await send(url, track("Gone"), track("Gone too", userId="u2"))
+    await names(page).last.click()
+    await expect(page.locator("#detail h1")).to_be_visible()
+    await expect(names(other)).to_have_count(1)
+    if paused:
+        await page.get_by_role("button", name="Pause").click()
+        await expect(page.locator("#said")).to_have_text("paused")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        assert (await http.delete(f"{url}/events")).json() == {"deleted": 2}
+    await expect(page.get_by_role("heading", name="Waiting for the first event")).to_be_visible()
+    await expect(other.get_by_text("No event fits.")).to_be_visible()
+    for each in (page, other):
+        assert "Gone" not in await each.content()
+    await send(url, track("New"))
+    await expect(names(page)).to_have_text(["New"])
+    await expect(names(other)).to_have_count(0)
+
+
 # Opening
 
 
@@ -331,7 +353,7 @@ async def test_hostile_text_is_text(url: str, open_page: Open) -> None:
         {"type": EVIL, **ids, "event": EVIL, "messageId": "6"},
         track(EVIL, **ids, properties={EVIL: 1}, timestamp=EVIL),
     ]
-    await send(url, *events, **{"x-evil": EVIL})
+    await send(url, *events, via=EVIL)
     await expect(page.locator("tr.event")).to_have_count(5)  # as they arrived
     await assert_harmless(page)
     for place in range(5):
@@ -501,13 +523,19 @@ async def fill(url: str) -> None:
         {"type": "group", "userId": "u1", "groupId": "g", "messageId": "4"},
         {"type": "alias", "userId": "u1", "previousId": "u0", "messageId": "5"},
         "no object",
-        **{"x-long": "y" * 500},
+        via="y" * 500,
     )
 
 
-async def test_a_phone(url: str, open_page: Open) -> None:
+def shown_on_a_phone(scheme: Any) -> dict[str, Any]:
+    """Return how a page looks on a phone."""
+    return {**PHONE, "color_scheme": scheme, "reduced_motion": "reduce"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_phone(url: str, open_page: Open, scheme: Any) -> None:
     """No page is wider than a phone, and an opened event covers the rows."""
-    page = await open_page(url, **PHONE)
+    page = await open_page(url, **shown_on_a_phone(scheme))
     await assert_fits(page)
     await fill(url)
     await page.locator("tr.event", has_text="Home").first.tap()
@@ -516,6 +544,54 @@ async def test_a_phone(url: str, open_page: Open) -> None:
     for path in ALL:
         await page.goto(url + path)
         await assert_fits(page)
+
+
+LONG = "somebody-made-this-of-a-template-and-nobody-has-shortened-it-" * 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_long_words_on_a_phone(url: str, open_page: Open, scheme: Any) -> None:
+    """Ids, names, traits and groups of one long word make no page wider: they are broken."""
+    ids = {"userId": LONG, "anonymousId": f"a{LONG}"}
+    wide = {LONG: LONG, "plan": "gold"}
+    await send(
+        url,
+        {"type": "identify", **ids, "messageId": "0", "traits": wide},
+        {"type": "group", **ids, "groupId": LONG, "messageId": "1", "traits": wide},
+        {"type": "alias", **ids, "previousId": f"p{LONG}", "messageId": "2"},
+        track(LONG, **ids, properties=wide, context={"page": {LONG: LONG}}),
+        track(LONG, **ids, properties={LONG: 7}),
+        track("", **ids, messageId=LONG),
+    )
+    async with httpx.AsyncClient(trust_env=False) as http:  # one that is refused as a whole
+        await http.post(f"{url}/v1/batch?{LONG}", content=b"x", headers={"via": LONG})
+    page = await open_page(url, **shown_on_a_phone(scheme))
+    user, name = httpx.QueryParams(id=LONG), httpx.QueryParams(call="track", event=LONG)
+    paths = ["/", f"/page/users?{user}", f"/page/schema?{name}"]
+    paths += ["/page/names", "/page/requests/1", "/page/requests/2", f"/?user={LONG}"]
+    for path in [*paths, f"/page/events/{FIRST + 3}"]:
+        await page.goto(url + path)
+        await assert_fits(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_token_is_asked_for(browser: Browser, scheme: Any) -> None:
+    """On a phone too: whoever has the token types it in and is at the page that was asked for."""
+    token = "a-token-of-one's-own"
+    with Collector(read_token=token) as collector:
+        async with collector.serve() as url:
+            context = await browser.new_context(**shown_on_a_phone(scheme))
+            page = await context.new_page()
+            await page.goto(f"{url}/page/names")
+            await assert_fits(page)
+            assert await page.evaluate(CONTRAST) == []
+            for given in ("wrong", token):
+                await page.get_by_label("Read token").fill(given)
+                await page.get_by_role("button", name="Open").click()
+                title = "Names of events" if given == token else "This is not its read token"
+                await expect(page.get_by_role("heading", name=title)).to_be_visible()
+            await expect(page).to_have_url(f"{url}/page/names")
+            await context.close()
 
 
 async def assert_fits(page: Page) -> None:

@@ -138,10 +138,12 @@ HIDING = [
     ({"cookie": f"a={KEY}; b; session={KEY}"}, "cookie", "a=••••; ••••; session=••••"),
     ({"x-api-key": KEY}, "x-api-key", MASK),
     ({"X-Auth-Token": KEY[:11]}, "x-auth-token", "••••"),
-    ({"x-other": f"is {KEY}!", "authorization": basic(KEY)}, "x-other", "is ••••!"),
-    ({"x-other": f"Bearer {KEY}", "authorization": f"Bearer {KEY}"}, "x-other", "Bearer ••••"),
+    ({"user-agent": f"is {KEY}!", "authorization": basic(KEY)}, "user-agent", "is ••••!"),
+    ({"via": f"Bearer {KEY}", "authorization": f"Bearer {KEY}"}, "via", "Bearer ••••"),
+    ({"x-other": KEY}, "x-other", "••••"),
+    ({"x-other": "short"}, "x-other", "short"),
     ({"referer": f"http://x.example/y?token={KEY}"}, "referer", "http://x.example/y?••••"),
-    ({"x-long": "x" * 5_000}, "x-long", "x" * 999 + "…"),
+    ({"via": "x" * 5_000}, "via", "x" * 999 + "…"),
 ]
 
 
@@ -166,10 +168,23 @@ async def test_keys_in_headers_are_hidden(
         (f"?appId={OTHER}", "?appId=••••"),
         (f"?x={OTHER}", "?x=••••"),
         (f"?x=%61{OTHER[1:]}", "?x=••••"),
+        (f"?{OTHER}", "?••••"),
+        (f"?{OTHER}=1&x", "?••••=1&x"),
+        ("?w=not-that-one&x=short", "?w=••••&x=short"),
         ("?flag&x=1", "?flag&x=1"),
         ("", ""),
     ],
-    ids=["writeKey", "appId", "another name", "escaped", "nothing secret", "no query"],
+    ids=[
+        "writeKey",
+        "appId",
+        "another name",
+        "escaped",
+        "alone",
+        "as a name",
+        "another key",
+        "nothing secret",
+        "no query",
+    ],
 )
 async def test_keys_in_the_path_are_hidden(collector: Collector, query: str, shown: str) -> None:
     """Parameters that are secret by their names, or hold the request's key, show nothing."""

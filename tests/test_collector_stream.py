@@ -263,6 +263,20 @@ async def test_deleted_events_are_not_sent(store: Store) -> None:
         assert len((await anext(pieces)).events) == 2
 
 
+async def test_deleting_wakes(store: Store) -> None:
+    """A reader learns at once that events went, though nothing came; and not if none went."""
+    keep(store, 3)
+    async with aclosing(Stream(store).follow(every=0.0)) as pieces:
+        first = await anext(pieces)
+        store.delete(Filter(type="page"))
+        waiting = asyncio.ensure_future(anext(pieces))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        store.delete(Filter(type="track"))
+        piece = await waiting
+    assert (piece.events, piece.skipped, piece.last) == ([], 0, first.last)
+
+
 async def test_a_place_that_was_never_given(store: Store) -> None:
     """It is another store's: all that is here is new to who comes with it."""
     keep(store, 5)

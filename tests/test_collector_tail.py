@@ -337,10 +337,13 @@ def test_collect_beyond_loopback_prints_the_way_in() -> None:
         *("collect", "--host", anywhere, "--port", 0, "--write-key", KEY, "--tail")
     ) as process:
         tailed = Tail(process)
-        said = tailed.lines(5)
-        address = said[3].split()[1]
+        said = tailed.lines(6)
+        address = said[4].split()[1]
         url, _, token = address.partition("/?token=")
-        assert f"Bearer {token}" in said[4]
+        port = url.removeprefix("http://127.0.0.1:")
+        assert said[0] == f"collecting on {url} until Ctrl-C"
+        assert said[1].startswith(f"  bound to 0.0.0.0:{port}: all IPv4 addresses of this machine")
+        assert f"Bearer {token}" in said[5]
         send(url, call(1), authorization=f"Bearer {KEY}")
         assert tailed.lines(1)[0].endswith("good  track    u1  E1")
         with contextlib.closing(Reader(address)) as reader:

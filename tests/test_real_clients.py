@@ -8,7 +8,6 @@ reason says what to install.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -295,10 +294,6 @@ def collector() -> Iterator[Collector]:
         yield made
 
 
-def _fingerprint(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()[:12]
-
-
 # ------------------------------------------------------------------------------------------- SDKs
 
 
@@ -309,7 +304,7 @@ async def _each_call_arrives(sdk: Sdk, collector: Collector, *, gzip: bool) -> N
     assert (stats.events, stats.distinct, stats.bad, stats.reasons) == (len(calls),) * 2 + (0, {})
     assert stats.by_type == Counter(call["type"] for call in calls)
     assert len(calls) / SIZE <= stats.requests < len(calls)
-    assert {each.key_fingerprint for each in events} == {_fingerprint(KEY)}
+    assert {each.key_fingerprint for each in events} == {collector.fingerprint(KEY)}
     assert {each.sent_at is not None for each in events} == {sdk.stamps}
     assert {each.retry_count for each in events} == {None}
     arrived = {(each.type, each.user_id): _arrived(sdk, each) for each in events}
@@ -400,7 +395,8 @@ async def test_curl_single_calls(call: str) -> None:
             sent = json.dumps(_BY_HAND[call])
             status = await _curl("-X", "POST", f"{url}/v1/{call}", *header, *_JSON, "-d", sent)
         (kept,) = collector.events()
-    assert (status, kept.verdict, kept.key_fingerprint) == (200, "good", _fingerprint("bXlhcHA6"))
+    wanted = (200, "good", collector.fingerprint("bXlhcHA6"))
+    assert (status, kept.verdict, kept.key_fingerprint) == wanted
     assert kept.payload == _BY_HAND[call] | {"type": call, "messageId": kept.message_id}
 
 
@@ -422,7 +418,7 @@ async def test_curl_batches(tmp_path: Path, *, in_file: bool, more: tuple[str, .
         kept = collector.events(verdict="good")
     assert [each.payload for each in kept] == _BATCH["batch"]
     assert {each.sent_at for each in kept} == {_BATCH["sentAt"]}
-    assert {each.key_fingerprint for each in kept} == {_fingerprint("abc123")}
+    assert {each.key_fingerprint for each in kept} == {collector.fingerprint("abc123")}
 
 
 async def test_curl_with_a_key_that_is_encoded_twice() -> None:

@@ -443,7 +443,8 @@ async def test_requests_that_are_none(
     yard: Switchyard, body: Any, status: int, reason: str
 ) -> None:
     """They are refused as the collector refuses them."""
-    config = yard.config({"file": {"to": "file", "path": "x"}}, {"max_body": 1_000_000})
+    places = {"file": {"to": "file", "path": yard.folder / "x"}}
+    config = yard.config(places, {"max_body": 1_000_000})
     async with yard.serving(config) as (made, url):
         answer = await post(url, body)
         assert (answer.status_code, answer.json()["reason"]) == (status, reason)
@@ -453,7 +454,8 @@ async def test_requests_that_are_none(
 async def test_too_many_events(yard: Switchyard) -> None:
     """More than the protocol allows are refused as one that is too large is: none is lost."""
     small = [{"type": "track", "userId": "u", "event": "E"}] * 2_501
-    async with yard.serving(yard.config({"file": {"to": "file", "path": "x"}})) as (made, url):
+    config = yard.config({"file": {"to": "file", "path": yard.folder / "x"}})
+    async with yard.serving(config) as (made, url):
         answer = await batch(url, *small)
         assert (answer.status_code, answer.json()["reason"]) == (400, "too_many_events")
         assert (await batch(url, *small[:2_500])).status_code == 200
@@ -594,7 +596,7 @@ async def test_our_own_client_rides_out_a_full_router(yard: Switchyard) -> None:
 
 async def test_health_and_readiness(yard: Switchyard) -> None:
     """Both say yes while all goes well."""
-    config = yard.config({"file": {"to": "file", "path": "x"}})
+    config = yard.config({"file": {"to": "file", "path": yard.folder / "x"}})
     async with yard.serving(config) as (_, url), yard.http(url, None) as http:
         health, ready = await http.get("/health"), await http.get("/ready")
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
@@ -666,7 +668,7 @@ async def test_metrics(yard: Switchyard) -> None:
 async def test_who_may_talk_to_it(yard: Switchyard) -> None:
     """Host and Origin are looked at as the collector does, on each path."""
     server = {"allowed_hosts": ["events.example.com"]}
-    config = yard.config({"file": {"to": "file", "path": "x"}}, server)
+    config = yard.config({"file": {"to": "file", "path": yard.folder / "x"}}, server)
     async with yard.serving(config) as (made, url), yard.http(url) as http:
         foreign = {"host": "evil.example"}
         for path in ("/v1/batch", "/metrics", "/ready"):

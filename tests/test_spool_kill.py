@@ -16,7 +16,6 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -266,7 +265,7 @@ def checked(live: Live, folder: Path, children: Forks, destinations: int) -> dic
     for event in live.collector.events():
         arrived[event.key_fingerprint or "", event.message_id or ""].append(event.payload)
     for number in range(destinations):
-        fingerprint = sha256(f"key-{number}".encode()).hexdigest()[:12]
+        fingerprint = live.collector.fingerprint(f"key-{number}")
         here = {name for key, name in arrived if key == fingerprint}
         assert not set(kept) - here, "lost"
         assert not here - set(called), "unknown"

@@ -13,7 +13,7 @@ from asyncanalytics.cli.options import (
     Properties,
     Traits,
     UserId,
-    call_command,
+    with_groups,
 )
 from asyncanalytics.cli.sending import send_one
 
@@ -31,7 +31,7 @@ PreviousId = Annotated[
 ]
 
 
-@call_command
+@with_groups
 def identify(
     user_id: Who = None,
     *,
@@ -44,7 +44,7 @@ def identify(
     send_one("identify", user_id, fields, common)
 
 
-@call_command
+@with_groups
 def track(
     event: Event,
     *,
@@ -62,7 +62,7 @@ def track(
     send_one("track", event, fields, common)
 
 
-@call_command
+@with_groups
 def page(
     name: Name = None,
     *,
@@ -82,7 +82,7 @@ def page(
     send_one("page", name, fields, common)
 
 
-@call_command
+@with_groups
 def screen(
     name: Name = None,
     *,
@@ -102,7 +102,7 @@ def screen(
     send_one("screen", name, fields, common)
 
 
-@call_command
+@with_groups
 def group(
     group_id: GroupId,
     *,
@@ -120,7 +120,7 @@ def group(
     send_one("group", group_id, fields, common)
 
 
-@call_command
+@with_groups
 def alias(user_id: NewId, *, previous_id: PreviousId, common: Common) -> None:
     """Say that two ids are one user."""
     send_one("alias", user_id, {"previous_id": previous_id}, common)

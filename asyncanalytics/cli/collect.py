@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,8 +19,9 @@ from urllib.parse import quote
 
 import typer
 
+from asyncanalytics.cli.addresses import bound, say_where
 from asyncanalytics.cli.exits import Exit, Failure
-from asyncanalytics.cli.options import Json
+from asyncanalytics.cli.options import Json, with_groups
 from asyncanalytics.cli.output import note, print_json, say
 from asyncanalytics.cli.reading import BEGINNING, Gone, Reader
 from asyncanalytics.cli.tail import show_event
@@ -31,40 +33,6 @@ Begun = Callable[[str, str | None], None]
 
 _FAULTS = "Faults, to see what your own app does when the endpoint is down"
 
-Host = Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")]
-Port = Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="0 takes a free one.")]
-Kept = Annotated[
-    Path | None,
-    typer.Option("--path", metavar="FILE", help="Keep events in this SQLite file, not in memory."),
-]
-Keys = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--write-key",
-        metavar="KEY",
-        envvar="ASYNCANALYTICS_COLLECT_KEYS",
-        help="Let in this key; repeat it. Unless given, any key, and none.",
-        show_default=False,
-    ),
-]
-Hosts = Annotated[
-    list[str] | None,
-    typer.Option("--allow-host", metavar="NAME", help="Answer under this name too; repeat it."),
-]
-HowBad = Annotated[
-    Literal["lenient", "strict", "partial"],
-    typer.Option(help="How bad events are answered: with 200, with 400, or with 207."),
-]
-ReadToken = Annotated[
-    str | None,
-    typer.Option(
-        "--token",
-        metavar="TOKEN",
-        envvar="ASYNCANALYTICS_READ_TOKEN",
-        help="Demand it of who reads. Beyond loopback one is made unless given.",
-        show_default=False,
-    ),
-]
 Tail = Annotated[bool, typer.Option("--tail", help="Show events as they arrive.")]
 FailStatus = Annotated[
     int | None,
@@ -108,15 +76,52 @@ Seed = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collecting:
+    """What every command that runs a collector takes."""
+
+    host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65_535, help="0 takes a free one.")
+    ] = 8010
+    path: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep events in this SQLite file, not in memory."),
+    ] = None
+    write_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            envvar="ASYNCANALYTICS_COLLECT_KEYS",
+            help="Let in this key; repeat it. Unless given, any key, and none.",
+            show_default=False,
+        ),
+    ] = field(default=None, repr=False)
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Answer under this name too; repeat it."),
+    ] = None
+    mode: Annotated[
+        Literal["lenient", "strict", "partial"],
+        typer.Option(help="How bad events are answered: with 200, with 400, or with 207."),
+    ] = "lenient"
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="ASYNCANALYTICS_READ_TOKEN",
+            help="Demand it of who reads. Beyond loopback one is made unless given.",
+            show_default=False,
+        ),
+    ] = field(default=None, repr=False)
+
+
+@with_groups
 def collect(
     *,
-    host: Host = "127.0.0.1",
-    port: Port = 8010,
-    path: Kept = None,
-    write_key: Keys = None,
-    allow_host: Hosts = None,
-    mode: HowBad = "lenient",
-    token: ReadToken = None,
+    collecting: Collecting,
     tail: Tail = False,
     json: Json = False,
     fail_status: FailStatus = None,
@@ -144,40 +149,31 @@ def collect(
         after=fail_after,
     )
     run_collector(
-        path,
-        host,
-        port,
+        collecting,
         beside=_tailing(json=json) if tail else contextlib.nullcontext(nothing_beside),
         fault=fault,
         json=json,
-        write_keys=write_key or None,
-        allowed_hosts=allow_host,
-        mode=mode,
-        read_token=token,
         seed=seed,
     )
 
 
 def run_collector(
-    path: Path | None,
-    host: str,
-    port: int,
+    collecting: Collecting,
     *,
     beside: AbstractContextManager[Begun],
     fault: dict[str, Any] | None = None,
     json: bool = False,
-    **settings: Any,
+    seed: int | None = None,
 ) -> None:
     """Run a collector until Ctrl-C.
 
     What `beside` gives is called once with the address and with the token that reading needs;
     it is left before the figures are said.
     """
-    with _collector(path, **settings) as collector:
+    with _collector(collecting, seed=seed) as collector:
         _misbehave(collector, fault)
         with beside as begun:
-            key = "YOUR_WRITE_KEY" if settings.get("write_keys") else "any-key"
-            _run(collector, host, port, _on_start(collector, begun, key=key, json=json))
+            _run(collector, collecting, _on_start(collector, collecting, begun, json=json))
         _say_goodbye(collector, json=json)
 
 
@@ -195,11 +191,18 @@ def _fault(status: int | None, delay: float, **more: Any) -> dict[str, Any] | No
 
 
 @contextlib.contextmanager
-def _collector(path: Path | None, **settings: Any) -> "Iterator[Collector]":
+def _collector(given: Collecting, *, seed: int | None) -> "Iterator[Collector]":
     from asyncanalytics.collector import Collector
 
     try:
-        collector = Collector(path, **settings)
+        collector = Collector(
+            given.path,
+            write_keys=given.write_key or None,
+            allowed_hosts=given.allow_host,
+            mode=given.mode,
+            read_token=given.token,
+            seed=seed,
+        )
     except ValueError as error:
         problem = str(error).replace("read_token", "--token")
         raise Failure(problem, Exit.CONFIGURATION) from None
@@ -229,31 +232,32 @@ def _fault_text(
     return f"{what}{late}{part}" + (f", {count:,} times" if count else "")
 
 
-def _run(collector: "Collector", host: str, port: int, on_start: Callable[[str], None]) -> None:
+def _run(collector: "Collector", given: Collecting, on_start: Callable[[str], None]) -> None:
     try:
-        collector.run(host, port, on_start=on_start)
+        collector.run(given.host, given.port, on_start=on_start)
     except OSError as error:
         reason = (error.strerror or "no such address").partition(" (")[0]
-        problem = f"cannot listen on {host} port {port}: {reason}"
+        problem = f"cannot listen on {given.host} port {given.port}: {reason}"
         raise Failure(problem, Exit.CONFIGURATION) from None
 
 
 def _on_start(
-    collector: "Collector", begun: Begun, *, key: str, json: bool
+    collector: "Collector", given: Collecting, begun: Begun, *, json: bool
 ) -> Callable[[str], None]:
     def on_start(url: str) -> None:
         token = collector.read_token
         if json:
-            print_json({"listening": url} | ({"read_token": token} if token else {}))
+            said = {"listening": url, "bound": bound(url, given.host)}
+            print_json(said | ({"read_token": token} if token else {}))
         else:
-            _say_hello(url, token, key=key)
+            say_where("collecting", url, given.host)
+            _say_hello(url, token, key="YOUR_WRITE_KEY" if given.write_key else "any-key")
         begun(url, token)
 
     return on_start
 
 
 def _say_hello(url: str, token: str | None, *, key: str) -> None:
-    say(("collecting", "bold green"), f" on {url} until Ctrl-C")
     say(("  send  ", "bold"), f'AsyncClient("{key}", endpoint="{url}")')
     say(
         ("        ", "bold"),

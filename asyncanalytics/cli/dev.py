@@ -14,17 +14,8 @@ from urllib.parse import quote
 
 import typer
 
-from asyncanalytics.cli.collect import (
-    Host,
-    Hosts,
-    HowBad,
-    Kept,
-    Keys,
-    Port,
-    ReadToken,
-    nothing_beside,
-    run_collector,
-)
+from asyncanalytics.cli.collect import Collecting, nothing_beside, run_collector
+from asyncanalytics.cli.options import with_groups
 from asyncanalytics.cli.output import note
 
 NoOpen = Annotated[bool, typer.Option("--no-open", help="Only say where the page is.")]
@@ -32,32 +23,15 @@ NoOpen = Annotated[bool, typer.Option("--no-open", help="Only say where the page
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
-def dev(
-    *,
-    host: Host = "127.0.0.1",
-    port: Port = 8010,
-    path: Kept = None,
-    write_key: Keys = None,
-    allow_host: Hosts = None,
-    mode: HowBad = "lenient",
-    token: ReadToken = None,
-    no_open: NoOpen = False,
-) -> None:
+@with_groups
+def dev(*, collecting: Collecting, no_open: NoOpen = False) -> None:
     """Run a collector and open its page, which shows events as they arrive.
 
     Point your app at the address that it says, and look on. Ctrl-C ends it. `collect` does the
     same without a browser, and can be told to misbehave.
     """
-    run_collector(
-        path,
-        host,
-        port,
-        beside=contextlib.nullcontext(nothing_beside if no_open else open_page),
-        write_keys=write_key or None,
-        allowed_hosts=allow_host,
-        mode=mode,
-        read_token=token,
-    )
+    beside = contextlib.nullcontext(nothing_beside if no_open else open_page)
+    run_collector(collecting, beside=beside)
 
 
 def open_page(url: str, token: str | None) -> None:

@@ -1,14 +1,14 @@
 """The options that several commands share, and how a command comes to have them.
 
-The fields of `Common` are options of every command that is made by `call_command`; the command
-gets them as one value.
+A group of options is a frozen dataclass: its fields are options of every command that has a
+parameter of it and is made by `with_groups`. The command gets them as one value.
 """
 # Annotations are read at run time here and in the rooms that use this one.
 
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any
 
 import typer
@@ -120,17 +120,27 @@ class Common:
     verbose: Verbose = False
 
 
-def call_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Make the parameter `common` of a command the options of `Common`."""
-    shared = inspect.signature(Common).parameters
-    own = [each for each in inspect.signature(command).parameters.values() if each.name != "common"]
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Make options of the fields of each parameter of a command that is a group of options."""
+    signature = inspect.signature(command)
+    groups = {
+        each.name: inspect.signature(each.annotation).parameters
+        for each in signature.parameters.values()
+        if isinstance(each.annotation, type) and is_dataclass(each.annotation)
+    }
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
-        common = Common(**{name: given.pop(name) for name in shared})
-        command(**given, common=common)
+        for group, options in groups.items():
+            make = signature.parameters[group].annotation
+            given[group] = make(**{name: given.pop(name) for name in options})
+        command(**given)
 
-    parameters = [*own, *shared.values()]
+    parameters = [
+        option
+        for each in signature.parameters.values()
+        for option in (groups[each.name].values() if each.name in groups else (each,))
+    ]
     with_options.__annotations__ = {each.name: each.annotation for each in parameters}
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return with_options

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from asyncanalytics.cli.addresses import bound, say_where
 from asyncanalytics.cli.exits import Exit, Failure, leave
 from asyncanalytics.cli.options import Json
 from asyncanalytics.cli.output import complain, print_json, say
@@ -113,11 +114,13 @@ def _log() -> None:
 
 
 def _run(router: "Router", host: str | None, port: int | None, *, watch: bool, json: bool) -> None:
+    where = router.config.server.host if host is None else host
+
     def on_start(url: str) -> None:
         if json:
-            print_json({"listening": url})
+            print_json({"listening": url, "bound": bound(url, where)})
             return
-        say(("routing", "bold green"), f" on {url} until Ctrl-C")
+        say_where("routing", url, where)
         for name, integrations in _configured(router):
             say((f"  {name} ", "bold"), ("to ", "dim"), ", ".join(integrations))
 

@@ -2,7 +2,8 @@
 
 Sending needs a write key, which is in every app that sends; so it does not open what was sent.
 Reading, and ruling, needs a token of its own: `Authorization: Bearer TOKEN`, the password of
-Basic, or a cookie that a browser gets for opening an address with `?token=TOKEN` once.
+Basic, or a cookie that a browser gets for opening an address with `?token=TOKEN` once. A browser
+that has none gets a page that asks for it; whoever else, the refusal as JSON.
 
 What is open without it is named path by path; everything else is closed.
 """
@@ -25,7 +26,7 @@ from asyncanalytics.collector.reading import basic_credentials
 from asyncanalytics.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -44,13 +45,24 @@ def is_loopback(host: str) -> bool:
 class Access:
     """ASGI middleware within the guard."""
 
-    def __init__(self, app: ASGIApp, *, open_paths: Iterable[str], token: str | None) -> None:
-        """Demand the token, if there is one; else none until `demand` is called."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        open_paths: Iterable[str],
+        token: str | None,
+        asking: Callable[[bool], Response],
+    ) -> None:
+        """Demand the token, if there is one; else none until `demand` is called.
+
+        `asking` makes the page that asks for it, told whether a wrong one was given.
+        """
         if token is not None and not (len(token) >= _SHORTEST and token.isascii()):
             raise ValueError(f"read_token must have at least {_SHORTEST} characters, all ASCII")
         self._app = app
         self._open = frozenset(open_paths)
         self._token = None if token is None else Secret(token)
+        self._asking = asking
 
     @property
     def token(self) -> str | None:
@@ -81,10 +93,16 @@ class Access:
         cookie = cookie_parser(headers.get("cookie", "")).get(_cookie_name(token), "")
         if any(_same(each, token) for each in _given(headers)) or _same(cookie, _cookie(token)):
             return None
-        message = "reading needs this collector's read token, as Authorization: Bearer TOKEN"
-        response = refusal(401, "read_token_needed", message)
+        response = self._refusal(scope, headers, is_wrong=given is not None)
         response.headers["www-authenticate"] = "Bearer"
+        response.headers["vary"] = "Accept"
         return response
+
+    def _refusal(self, scope: Scope, headers: Headers, *, is_wrong: bool) -> Response:
+        if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):
+            return self._asking(is_wrong)
+        message = "reading needs this collector's read token, as Authorization: Bearer TOKEN"
+        return refusal(401, "read_token_needed", message)
 
 
 def _let_in(scope: Scope, token: str) -> Response:

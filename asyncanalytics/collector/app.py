@@ -19,7 +19,8 @@ from asyncanalytics.collector.answers import EXCEPTION_HANDLERS, Mode
 from asyncanalytics.collector.faults import Fault, Faults
 from asyncanalytics.collector.guard import Guard
 from asyncanalytics.collector.insights import Insights
-from asyncanalytics.collector.intake import Intake, KeyRing
+from asyncanalytics.collector.intake import Intake
+from asyncanalytics.collector.keys import KeyRing
 from asyncanalytics.collector.page import Pages
 from asyncanalytics.collector.parameters import utc_moment
 from asyncanalytics.collector.paths import intake_routes
@@ -82,28 +83,34 @@ class Collector:
             max_inflated=_positive("max_inflated", max_inflated),
         )
         names = _names("write_keys", write_keys)
-        keys = KeyRing(names)
         self._has_keys = bool(names)
         self._mode, self._path = mode, path
         self._store = Store(path)
+        self._keys = KeyRing(names, salt=self._store.salt)
         self._faults = Faults(seed)
-        intake = Intake(self._store, self._faults, keys=keys, mode=mode, caps=caps)
+        intake = Intake(self._store, self._faults, keys=self._keys, mode=mode, caps=caps)
         self._stream = Stream(self._store)
         self._insights = Insights(self._store)
+        pages = Pages(self._store, self._stream, self._insights)
         intakes = intake_routes(intake)
         self._app = Starlette(
             routes=[
                 *intakes,
                 *Views(self._store, self._stream, self._faults, caps).routes(),
                 *Reports(self._store, self._insights).routes(),
-                *Pages(self._store, self._stream, self._insights).routes(),
+                *pages.routes(),
             ],
             exception_handlers=EXCEPTION_HANDLERS,
             lifespan=self._lifespan,
         )
         self._app.router.redirect_slashes = False  # clients follow no redirects
-        open_paths = [HEALTH, *(each.path for each in intakes if isinstance(each, Route))]
-        self._access = Access(self._app, open_paths=open_paths, token=read_token)
+        sending = (each.path for each in intakes if isinstance(each, Route))
+        self._access = Access(
+            self._app,
+            open_paths=[HEALTH, *sending, *pages.open_paths()],
+            token=read_token,
+            asking=pages.asking,
+        )
         hosts = _names("allowed_hosts", allowed_hosts) or ()
         self._guard = Guard(self._access, hosts, own_site=True)
 
@@ -190,6 +197,13 @@ class Collector:
         None stands for both verdicts.
         """
         return self._store.message_ids(verdict)
+
+    def fingerprint(self, key: str) -> str:
+        """Return the `key_fingerprint` that events with this write key have here.
+
+        Another collector has another one for it, unless it goes on with the same file.
+        """
+        return self._keys.fingerprint(key)
 
     def stats(self) -> CollectorStats:
         """Return the figures at this moment, counted anew."""

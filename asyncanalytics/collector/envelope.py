@@ -16,6 +16,7 @@ from asyncanalytics.collector.judge import MAX_BATCH_BYTES, Reason, is_iso_8601
 from asyncanalytics.collector.reading import (
     Body,
     Parsed,
+    keys_in,
     parse,
     pixel_data,
     request_key,
@@ -72,6 +73,8 @@ class Delivery:
     parsed: Parsed
     key: str | None
     sent_at: str | None
+    named: tuple[str, ...]
+    """All that stands in the envelope where a key does."""
 
 
 def open_envelope(request: Request, route: Route, body: Body | Refused) -> Delivery:
@@ -88,8 +91,9 @@ def open_envelope(request: Request, route: Route, body: Body | Refused) -> Deliv
         raise Refused(400, "not_an_object", "the body must be a JSON object")
     events = _events(envelope, route)
     # A single call's key is its own; a batch's is that of all its events.
+    named = tuple(keys_in(envelope)) if route.call == BATCH else ()
     key = key or (take_key(envelope) if route.call == BATCH else None)
-    return Delivery(events, parsed, key, _moment(envelope.get("sentAt")))
+    return Delivery(events, parsed, key, _moment(envelope.get("sentAt")), named)
 
 
 def _moment(value: object) -> str | None:

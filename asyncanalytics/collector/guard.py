@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 ANY_HOST: Final = "*"
-_ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - to know it, not to bind it
 
 POLICY: Final = "; ".join(
     (
@@ -52,6 +51,14 @@ def host_name(host: str) -> str:
     return name if colon and port.isdigit() else host.lower()
 
 
+def is_any_address(host: str) -> bool:
+    """Tell whether what listens on this host listens on all addresses of the machine."""
+    try:
+        return not host or ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 class Guard:
     """ASGI middleware, outside of everything else."""
 
@@ -73,7 +80,7 @@ class Guard:
         The address that stands for all of a machine's lets in any address: what a name was
         made to resolve to is never asked for by address.
         """
-        self._any_address |= host in _ANY_ADDRESS
+        self._any_address |= is_any_address(host)
         self._allowed.add(f"[{host}]" if ":" in host else host.lower())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,7 +7,6 @@ is kept in one transaction before the answer is given.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -24,69 +23,33 @@ from asyncanalytics.collector.envelope import (
     pixel_body,
 )
 from asyncanalytics.collector.judge import CALLS, MAX_BATCH_EVENTS, Reason, judge
+from asyncanalytics.collector.keys import KeyRing, Keys
 from asyncanalytics.collector.masking import (
     body_keys,
-    header_keys,
-    masked,
     masked_headers,
     masked_path,
     masked_payload,
+    request_keys,
 )
-from asyncanalytics.collector.reading import Body, Caps, parse, read_body, take_key, utf8_text
+from asyncanalytics.collector.reading import (
+    Body,
+    Caps,
+    keys_in,
+    parse,
+    read_body,
+    take_key,
+    utf8_text,
+)
 from asyncanalytics.collector.records import NAME_FIELDS
 from asyncanalytics.collector.store import EventRow, RequestRow, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from asyncanalytics.collector.faults import Fault, Faults
 
 _MAX_RETRY_COUNT_DIGITS: Final = 9
 _CLIENT_CLOSED_REQUEST: Final = 499
-
-
-class KeyRing:
-    """The write keys that are let in, as digests: the keys themselves are not held."""
-
-    def __init__(self, write_keys: Iterable[str] | None) -> None:
-        """Let in these keys; None lets in every request, with a key or without."""
-        self._digests = None if write_keys is None else {_digest(each) for each in write_keys}
-
-    def check(self, key: str | None) -> str | None:
-        """Return the key's fingerprint, or raise `Refused` with 401."""
-        digest = None if key is None else _digest(key)
-        if self._digests is not None and digest not in self._digests:
-            reason = "missing_write_key" if key is None else "unknown_write_key"
-            raise Refused(401, reason, "every request needs a write key that this collector knows")
-        return digest and digest[:12]
-
-
-class Keys:
-    """The keys of one request, each checked once."""
-
-    def __init__(self, ring: KeyRing) -> None:
-        """Check against this ring."""
-        self._check = ring.check
-        self._prints: dict[str | None, str | None] = {}
-
-    def fingerprint(self, key: str | None) -> str | None:
-        """Return the key's fingerprint, or raise `Refused` with 401."""
-        if key not in self._prints:
-            self._prints[key] = None  # a key that is refused is hidden as well
-            self._prints[key] = self._check(key)
-        return self._prints[key]
-
-    def plain(self) -> list[str]:
-        """Return the keys themselves, to hide them."""
-        return [key for key in self._prints if key is not None]
-
-    def masks(self) -> dict[str, str]:
-        """Return what may be shown of each, by its fingerprint."""
-        return {each: masked(key) for key, each in self._prints.items() if key and each}
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Intake:
@@ -142,7 +105,8 @@ class Intake:
         keys = Keys(self._keys)
         try:
             delivery = open_envelope(request, route, body)
-            rows = list(self._judged(delivery, keys.fingerprint))
+            beside = {*request_keys(request), *delivery.named}
+            rows = list(self._judged(delivery, keys.fingerprint, beside))
         except Refused as refused:
             told = _told(refused.status, fault)
             row = _request_row(request, body, status=told, keys=keys)
@@ -156,18 +120,23 @@ class Intake:
         return answer
 
     def _judged(
-        self, delivery: Delivery, fingerprint: Callable[[str | None], str | None]
+        self,
+        delivery: Delivery,
+        fingerprint: Callable[[str | None], str | None],
+        beside: set[str],
     ) -> Iterator[EventRow]:
+        """Judge each event, and hide in it the keys that it has and those beside it."""
         if delivery.key is not None or not delivery.events:
             fingerprint(delivery.key)  # refuses a request whose own key is unknown
         excess: Reason | None = None
         if len(delivery.events) > MAX_BATCH_EVENTS:
             excess = "too_many_events"
         for place, event in enumerate(delivery.events):
+            own = keys_in(event) if isinstance(event, dict) else []
             key = (take_key(event) if isinstance(event, dict) else None) or delivery.key
             payload, too_deep = payload_of(event, delivery.parsed)
             reason = excess or too_deep or judge(event, size=len(payload))
-            shown = masked_payload(payload, key)
+            shown = masked_payload(payload, {*beside, *own} if own else beside)
             if shown is not payload and isinstance(event, dict):
                 event = parse(shown).value  # noqa: PLW2901 - its columns are to hide it as well
             yield _row(place, event, reason, fingerprint(key), shown)
@@ -187,7 +156,9 @@ def _told(status: int, fault: Fault | None) -> int:
 def _request_row(
     request: Request, body: Body | Refused, *, status: int, keys: Keys, sent_at: str | None = None
 ) -> RequestRow:
-    plain = {*keys.plain(), *header_keys(request.headers.items()), *_unread_keys(body, keys)}
+    plain = {*keys.plain(), *request_keys(request)}
+    if isinstance(body, Body):
+        plain |= body_keys(body.data)
     count = request.headers.get("x-retry-count", "")
     is_count = count.isdecimal() and len(count) <= _MAX_RETRY_COUNT_DIGITS
     return RequestRow(
@@ -202,13 +173,6 @@ def _request_row(
         headers=masked_headers(request.headers.items(), plain),
         masks=keys.masks(),
     )
-
-
-def _unread_keys(body: Body | Refused, keys: Keys) -> Iterable[str]:
-    """Return the keys of a body from which none was taken, or of whose two only one was."""
-    if isinstance(body, Refused) or (keys.plain() and b'"appId"' not in body.data):
-        return ()
-    return body_keys(body.data)
 
 
 def moment(when: datetime) -> str:

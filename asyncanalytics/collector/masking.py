@@ -1,8 +1,10 @@
 """What a request looked like, with every key in it hidden.
 
-A header or a parameter is taken for a secret by its name, and whatever the request's own key
-stands in, it is hidden there too. Of a key of twelve characters or more the last four are shown,
-so that two can be told apart; of a shorter one nothing.
+What is read of a request tells its key, and wherever that stands it is hidden. But a request may
+be refused before it is read, and a key may stand where no key is looked for. So values are shown
+under the names alone that everybody sends and nobody puts a key into; under any other, only what
+is too short to be a key. Of a key of twelve characters or more the last four are shown where keys
+belong, so that two can be told apart; of a shorter one nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
-from asyncanalytics.collector.reading import basic_credentials, dump
+from asyncanalytics.collector.reading import basic_credentials, dump, parse
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,9 +33,25 @@ _SECRET: Final = re.compile(
     "auth|cookie|key|token|secret|passw|credential|session|signature|csrf|xsrf|jwt|^appid$",
     re.IGNORECASE,
 )
+_HARMLESS: Final = frozenset(
+    {
+        *("accept", "accept-charset", "accept-encoding", "accept-language", "cache-control"),
+        *("connection", "content-encoding", "content-language", "content-length", "content-type"),
+        *("date", "dnt", "expect", "forwarded", "host", "keep-alive", "origin", "pragma"),
+        *("priority", "referer", "te", "traceparent", "transfer-encoding", "user-agent", "via"),
+        *("upgrade-insecure-requests", "x-real-ip", "x-request-id", "x-retry-count"),
+        *(f"x-forwarded-{each}" for each in ("for", "host", "port", "proto")),
+        *(f"sec-ch-ua{each}" for each in ("", "-mobile", "-platform")),
+        *(f"sec-fetch-{each}" for each in ("dest", "mode", "site", "user")),
+    }
+)
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z_.-]{0,15}")
+"""What a parameter's name looks like; anything else there may be a key."""
 _USER_OF_URL: Final = re.compile(r"://[^/?#\s@]*@")
 _KEY_OF_BODY: Final = re.compile(rb'"(?:writeKey|appId)"\s*:\s*"([^"\\]{1,200})"')
-_MASKED_TEXT: Final = dump(MASK)
+_KEY_NAME: Final = re.compile(
+    r"(write|api|app|access|auth)[-_]?(key|token)|^app[-_]?id$", re.IGNORECASE
+)
 _SCHEMES: Final = frozenset({"basic", "bearer", "digest", "token", "negotiate", "apikey"})
 
 Pairs = Sequence[tuple[str, str]]
@@ -57,6 +75,8 @@ def _masked_value(name: str, value: str, keys: Iterable[str]) -> str:
     mask = _mask_of(name)
     if mask is not None:
         return mask(value)
+    if name not in _HARMLESS and len(value) >= _TELLING:
+        return MASK
     before, query, _ = value.partition("?")
     if query and "/" in before:  # an address, whose query may hold anything
         value = f"{before}?{MASK}"
@@ -101,31 +121,68 @@ _MASKS: Final = {
 }
 
 
-def header_keys(headers: Pairs) -> Iterable[str]:
-    """Return what may be a key in Authorization, whatever its form: copies of it are hidden."""
-    for name, value in headers:
+def request_keys(request: Request) -> set[str]:
+    """Return what may be a key in the headers and the query: copies of it are hidden elsewhere."""
+    found = set[str]()
+    for name, value in (*request.headers.items(), *request.query_params.multi_items()):
         if name == "authorization":
-            scheme, _, rest = value.strip().partition(" ")
-            yield rest.strip() or scheme
-            if scheme.lower() not in _SCHEMES:
-                yield scheme
-            with contextlib.suppress(ValueError):
-                text = base64.b64decode(rest.strip(), validate=True).decode()
-                yield text
-                yield from text.split(":", 1)
+            found.update(_authorization_keys(value.strip()))
+        elif _is_of_key(name):
+            found.add(value.strip())
+    return found
+
+
+@lru_cache(1_024)
+def _is_of_key(name: str) -> bool:
+    return _KEY_NAME.search(name) is not None
+
+
+def _authorization_keys(value: str) -> Iterable[str]:
+    """Return what may be a key in Authorization, whatever its form."""
+    scheme, _, rest = value.partition(" ")
+    yield rest.strip() or scheme
+    if scheme.lower() not in _SCHEMES:
+        yield scheme
+    with contextlib.suppress(ValueError):
+        yield from base64.b64decode(rest.strip(), validate=True).decode().split(":", 1)
 
 
 def body_keys(data: bytes | bytearray) -> set[str]:
-    """Return the keys in a body that nobody reads, or that has more of them than count."""
+    """Return what stands in a body where keys do, whether anybody reads it or not."""
+    if b'"writeKey"' not in data and b'"appId"' not in data:
+        return set()
     return {each.decode("utf-8", "replace") for each in _KEY_OF_BODY.findall(data)}
 
 
-def masked_payload(payload: bytes, key: str | None) -> bytes:
-    """Return an event's JSON with the texts hidden that are its key."""
-    if key is None or len(key) < _TELLING:
+def masked_payload(payload: bytes, keys: Iterable[str]) -> bytes:
+    """Return an event's JSON, as `dump` writes it, with these keys hidden wherever they stand.
+
+    One that could be a part of some other word is hidden only where it is a text of its own.
+    """
+    found = [key for key in keys if len(key) >= _TELLING and dump(key)[1:-1] in payload]
+    if not found and b'"writeKey"' not in payload:
         return payload
-    text = dump(key)
-    return payload.replace(text, _MASKED_TEXT) if text in payload else payload
+    value = parse(payload).value
+    shown = _masked_json(value, found)
+    return payload if shown == value else dump(shown)
+
+
+def _masked_json(value: Any, keys: Sequence[str]) -> Any:
+    if isinstance(value, dict):
+        masked = {
+            _masked_text(name, keys): _masked_json(each, keys) for name, each in value.items()
+        }
+        return masked | ({"writeKey": MASK} if isinstance(value.get("writeKey"), str) else {})
+    if isinstance(value, list):
+        return [_masked_json(each, keys) for each in value]
+    return _masked_text(value, keys) if isinstance(value, str) else value
+
+
+def _masked_text(text: str, keys: Iterable[str]) -> str:
+    for key in keys:
+        if key == text or len(key) >= _LONG_ENOUGH:
+            text = text.replace(key, MASK)
+    return text
 
 
 def _without(keys: Iterable[str], value: str) -> str:
@@ -142,14 +199,14 @@ def _cut(text: str) -> str:
 def masked_path(request: Request, keys: Collection[str]) -> str:
     """Return the path with its query, what is secret in it hidden; a pixel's query is its event."""
     path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
-    if not query or request.method == "GET":
+    if not query or request.method != "POST":
         return _cut(path)
     return _cut(f"{path}?{'&'.join(_masked_pair(each, keys) for each in query.split('&'))}")
 
 
-def _masked_pair(pair: str, keys: Iterable[str]) -> str:
-    name, equals, value = pair.partition("=")
-    plain = unquote_plus(value)
-    hide = _mask_of(unquote_plus(name)) or _without(keys, plain) != plain
-    hide = hide or _USER_OF_URL.search(plain) is not None
-    return f"{name}{equals}{MASK}" if hide else pair
+def _masked_pair(pair: str, keys: Collection[str]) -> str:
+    name, equals, value = pair.partition("=") if "=" in pair else ("", "", pair)
+    plain_name, plain = unquote_plus(name), unquote_plus(value)
+    is_name = not name or (_NAME.fullmatch(plain_name) and plain_name not in keys)
+    hide = _mask_of(plain_name) or len(plain) >= _TELLING or plain in keys
+    return f"{name if is_name else MASK}{equals}{MASK if hide else value}"

@@ -280,6 +280,15 @@ def pixel_data(request: Request) -> bytes:
 _STANDARD_ALPHABET: Final = str.maketrans("-_", "+/")
 
 
+_KEY_MEMBERS: Final = ("writeKey", "appId")
+
+
+def keys_in(holder: dict[str, Any]) -> list[str]:
+    """Return all that stands where the write key does in an event or an envelope."""
+    found = (holder.get(name) for name in _KEY_MEMBERS)
+    return [each for each in found if isinstance(each, str) and each]
+
+
 def take_key(holder: dict[str, Any]) -> str | None:
     """Remove the write key from an event or an envelope, and return it where it is one."""
     key = holder.pop("writeKey", None)

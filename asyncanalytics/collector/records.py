@@ -41,7 +41,8 @@ class StoredEvent:
     name: str | None
     """The name of a tracked event, of a page or of a screen; of a group its groupId."""
     key_fingerprint: str | None
-    """The first 12 hex digits of the write key's SHA-256; None where there was no key."""
+    """Tells write keys apart: 12 hex digits, salted, so that they are of this collector or of its
+    file alone; see `Collector.fingerprint`. None where there was no key."""
     key_mask: str | None
     """The write key with all but its last four characters hidden; a short one altogether."""
     retry_count: int | None

@@ -23,6 +23,7 @@ import orjson
 
 from asyncanalytics.collector.bell import Bell
 from asyncanalytics.collector.figures import Tally
+from asyncanalytics.collector.keys import kept_salt
 from asyncanalytics.collector.reading import parse
 from asyncanalytics.collector.records import (
     EVERYTHING,
@@ -150,11 +151,13 @@ class Store:
         self._lists = 0
         self._masked = set[str]()  # fingerprints whose masks are kept
         self.bell: Bell = Bell()
-        """Rings when events were kept, or a request refused."""
+        """Rings when events were kept or deleted, or a request refused."""
         self.last: int = self._last_given()
         """The position of what was kept last, or one that nothing kept is beyond."""
         self.mark: str = self._one("mark", "marks")[0]
         """Tells this store from any other, for who comes back with a position."""
+        self.salt: bytes = kept_salt(self._db)
+        """Of the fingerprints of keys; it lasts as long as the events."""
         self.erased: int = 0
         """How often events were deleted: what was learned from them is no longer so."""
 
@@ -359,7 +362,9 @@ class Store:
             else:
                 sql = f"DELETE FROM events WHERE {expression}"
                 deleted = self._db.execute(sql, values).rowcount
-        self.erased += 1
+        if deleted or where == EVERYTHING:
+            self.erased += 1
+            self.bell.ring()
         return deleted
 
     async def forget(self, where: Filter) -> int:

@@ -88,18 +88,20 @@ class Stream:
         - `idle`: seconds after which an empty piece is yielded where there is no news.
         - `refused`: whether the requests that are refused as a whole are told of as well.
 
-        The first piece comes at once, is empty, and tells where it begins.
+        The first piece comes at once, is empty, and tells where it begins. Where events are
+        deleted a piece comes too, though it may have no news.
         """
-        closings, position = self._closings, self._start(after)
+        closings, position, erased = self._closings, self._start(after), self._store.erased
         yield Piece([], 0, position)
         told = monotonic()
         while True:
-            closing = await self._news(position, closings, told + idle - monotonic())
+            closing = await self._news(position, closings, erased, told + idle - monotonic())
             piece = await self._piece(where, position, most)
             if refused:
                 piece.refused.extend(self._store.refused(position, piece.last + 1, limit=MOST))
             position = piece.last
-            if piece.has_news or monotonic() >= told + idle:
+            if piece.has_news or erased != self._store.erased or monotonic() >= told + idle:
+                erased = self._store.erased
                 yield piece
                 told = monotonic()
             if closing and position >= self._store.last:
@@ -112,12 +114,14 @@ class Stream:
             return self._store.last
         return after if after <= self._store.last else 0
 
-    async def _news(self, position: int, closings: int, seconds: float) -> bool:
-        """Wait for events, for the end or for the time; tell whether it is the end."""
+    async def _news(self, position: int, closings: int, erased: int, seconds: float) -> bool:
+        """Wait for what comes or goes, for the end or for the time; tell whether it is the end."""
         store = self._store
-        await store.bell.until(
-            lambda: store.last > position or closings != self._closings, max(0.0, seconds)
-        )
+
+        def is_news() -> bool:
+            return store.last > position or store.erased != erased or closings != self._closings
+
+        await store.bell.until(is_news, max(0.0, seconds))
         return closings != self._closings
 
     async def _piece(self, where: Filter, after: int, most: int | None) -> Piece:

@@ -2,13 +2,14 @@
 
 A message's id is a place in the order of all events of this very store. So a reader who comes
 back misses nothing and gets nothing twice, and one whose place is in another store (a collector
-in memory begins anew with each start) is told to begin anew as well.
+in memory begins anew with each start) is told to begin anew as well. So is one who shows what was
+deleted since: a place is good for as long as nothing is.
 """
 
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from asyncanalytics.collector.store import Store
     from asyncanalytics.collector.stream import Piece, Stream
 
+_ANEW: Final = frame("elsewhere", event="reset")
+
 
 class Feed:
     """Makes messages of what is followed."""
@@ -36,10 +39,10 @@ class Feed:
 
     def place(self, at: int) -> str:
         """Write a position down for a reader."""
-        return place(self._store, at)
+        return f"{place(self._store, at)}.{self._store.erased}"
 
     def _position(self, text: str) -> int | None:
-        """Read what was written down; None where it is not of this store."""
+        """Read what was written down; None where it is not of this store as it is now."""
         try:
             at = position(text.partition(".")[0])
         except ValueError:
@@ -49,13 +52,16 @@ class Feed:
     async def messages(self, wanted: Wanted, after: str) -> AsyncGenerator[str]:
         """Yield messages for a reader who is at a place, until one of the two goes away."""
         yield frame(retry=RETRY)
-        at = self._position(after)
+        at, erased = self._position(after), self._store.erased
         if at is None:
-            yield frame("elsewhere", event="reset")
+            yield _ANEW
             return
         pieces = self._stream.follow(wanted.filter(), after=at, refused=wanted.refusals)
         async with aclosing(pieces):
             async for piece in pieces:
+                if erased != self._store.erased:
+                    yield _ANEW
+                    return
                 yield self._message(piece)
 
     def _message(self, piece: Piece) -> str:

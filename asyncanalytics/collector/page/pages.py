@@ -55,10 +55,19 @@ class Pages:
             self._assets.route(),
         ]
 
+    def open_paths(self) -> list[str]:
+        """Return what the page that asks for the token consists of."""
+        return [self._assets.address(each) for each in ("icon.svg", "page.css", "events.css")]
+
+    def asking(self, is_wrong: bool) -> Response:  # noqa: FBT001 - a callback's only argument
+        """Ask for the read token; nothing of the request is in the answer."""
+        return self._templates.page("asking", status=401, is_wrong=is_wrong)
+
     async def live(self, request: Request) -> Response:
         """Show the events that are wanted, the newest first, and then those that come."""
         wanted = Wanted.read(request.query_params)
         last = self._store.last  # before the search: what comes during it is sent afterwards
+        after = self._feed.place(last)
         page = await self._store.search(wanted.filter(), limit=_PAGE, newest_first=True)
         rows = newest_first(page.events, self._refused(wanted, page, last))
         more, rows = page.more or len(rows) > _PAGE, rows[:_PAGE]
@@ -69,7 +78,7 @@ class Pages:
             calls=_CALLS,
             events=rows,
             oldest=rows[-1].position if more else None,
-            after=self._feed.place(last),
+            after=after,
             base=str(request.base_url).rstrip("/"),
         )
 
