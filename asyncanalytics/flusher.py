@@ -149,6 +149,11 @@ class Flusher:
         except TimeoutError:
             raise self.queue_full() from None
 
+    def hold(self, size: int, events: int) -> None:
+        """Keep room for so many calls, or, below 0, keep it no more."""
+        if not self._makes_room:
+            self.buffer.hold(size, events)
+
     def queue_full(self) -> QueueFull:
         """Return the error that names this queue and its limits."""
         queueing = self.queueing
