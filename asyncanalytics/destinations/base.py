@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import ABC, abstractmethod
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from asyncanalytics.aside import Aside
 from asyncanalytics.batching import Limits
@@ -23,8 +25,16 @@ if TYPE_CHECKING:
     from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
     from asyncanalytics.transport import Transport
 
-_MOMENT = 0.5  # seconds: less than the engine waits for what it has cancelled
+_MOMENT = 0.5  # seconds for what is being written at a close
+_DISK = 5.0  # seconds for a disk that is making it final
+WRITE_GRACE = _MOMENT + _DISK + 0.5
+CALLED_OFF = "it was called off"
 _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+Write: TypeAlias = "Callable[[Batch, Callable[[], bool]], str | None]"
+"""Writes a batch in a thread, and returns what went wrong. At the last moment it asks whether to go
+on; if not, it leaves nothing behind. From then on it cannot be called off."""
 
 
 class Rules(TypedDict, total=False):
@@ -54,17 +64,59 @@ def own_limits(
     )
 
 
-async def written(aside: Aside, write: Callable[[Batch], str | None], batch: Batch) -> Verdict:
-    """Have a batch written beside the loop; `write` returns what went wrong.
+class _Write:
+    """One batch on its way into a file, which can be called off until it begins to be there.
 
-    At a close what is being written has a moment: it would be there, and counted as if it were not.
+    `final` decides which of the two came first, and later has what went wrong, or None.
     """
-    writing = asyncio.ensure_future(aside.run(write, batch))
+
+    def __init__(self, write: Write, batch: Batch) -> None:
+        self._write = write
+        self._batch = batch
+        self._has_begun = False
+        self.final: Future[str | None] = Future()
+
+    def __call__(self) -> str | None:
+        """Do it, in a thread."""
+        self._has_begun = True
+        problem: str | None = "its code raised"
+        try:
+            problem = self._write(self._batch, self.final.set_running_or_notify_cancel)
+        finally:
+            with suppress(InvalidStateError):  # called off
+                self.final.set_result(problem)
+        return problem
+
+    async def is_there(self) -> bool:
+        """Give it a moment, call it off, or, where it is too late for that, see how it ends."""
+        if self._has_begun:
+            await self._ended(_MOMENT)
+        if self.final.cancel():
+            return False
+        await self._ended(_DISK)
+        return self.final.done() and self.final.result() is None
+
+    async def _ended(self, seconds: float) -> None:
+        """Wait for the end, however often that is cancelled: it is bounded, and counts."""
+        ended = asyncio.wrap_future(self.final)
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        while not ended.done() and now() < until:
+            with suppress(asyncio.CancelledError):  # the first one is raised in the end
+                await asyncio.wait([ended], timeout=until - now())
+
+
+async def written(aside: Aside, write: Write, batch: Batch) -> Verdict:
+    """Have a batch written beside the loop.
+
+    At a close what is being written has a moment, and what waits for its turn has none. It counts
+    by what really happened, unless the disk hangs at the very end: then it may be there after all.
+    """
+    writing = _Write(write, batch)
     try:
-        problem = await asyncio.shield(writing)
+        problem = await aside.run(writing)
     except asyncio.CancelledError:
-        await asyncio.wait([writing], timeout=_MOMENT)
-        if writing.cancel() or writing.cancelled() or writing.exception() or writing.result():
+        if not await writing.is_there():
             raise
         problem = None
     return Delivered() if problem is None else Retry(problem)
@@ -78,6 +130,8 @@ class BaseDestination(ABC):
 
     refuses: frozenset[str] = frozenset()
     """Kinds of calls that it does not take."""
+    grace: float = 1.0
+    """Seconds that a delivery has to end when the close cancels it."""
 
     def __init__(self, name: str, **rules: Unpack[Rules]) -> None:
         """Name it as `integrations` and stats will name it."""
@@ -127,6 +181,7 @@ class TableDestination(BaseDestination):
     """A table in a file of this machine, filled in a thread; what cannot be written is retried."""
 
     kind: str
+    grace = WRITE_GRACE
 
     def __init__(
         self,
@@ -163,5 +218,5 @@ class TableDestination(BaseDestination):
         return await written(self._inserting, self._insert, batch)
 
     @abstractmethod
-    def _insert(self, batch: Batch) -> str | None:
+    def _insert(self, batch: Batch, may_commit: Callable[[], bool]) -> str | None:
         """Insert a batch, or say why not: an error would take the events along in its frames."""
