@@ -202,6 +202,14 @@ class Flusher:
         self.ledger.accepted += 1
         self.buffer.put(receipt)
 
+    def accept_all(self, receipts: Sequence[Receipt]) -> None:
+        """Take calls in together for which there is room, or which meet the policy."""
+        if not self._makes_room:
+            self.take_in(receipts)
+            return
+        for receipt in receipts:
+            self.accept(receipt)
+
     def refuse(self, receipts: Sequence[Receipt], reason: DropReason) -> None:
         """Count calls that this destination will not get."""
         self.ledger.accepted += len(receipts)

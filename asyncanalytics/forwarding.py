@@ -84,11 +84,12 @@ def event(call: str, wire: Wire) -> Event:
 class Load:
     """What one destination gets of the events that are taken together."""
 
-    __slots__ = ("flusher", "receipts", "refused", "size")
+    __slots__ = ("flusher", "middleware", "receipts", "refused", "size")
 
     def __init__(self, flusher: Flusher) -> None:
         """Nothing yet."""
         self.flusher: Flusher = flusher
+        self.middleware: Sequence[Middleware] = flusher.destination.middleware
         self.receipts: list[Receipt] = []
         self.size: int = 0
         self.refused: defaultdict[DropReason, list[Receipt]] = defaultdict(list)
@@ -124,8 +125,7 @@ class Load:
 
     def put(self) -> None:
         """Put it into the queue, and count what does not go there."""
-        for receipt in self.receipts:
-            self.flusher.accept(receipt)
+        self.flusher.accept_all(self.receipts)
         for reason, receipts in self.refused.items():
             self.flusher.refuse(receipts, reason)
 
@@ -205,13 +205,13 @@ class Forwarding:
 
     def _add(self, given: Event, loads: Sequence[Load]) -> bool:
         """Add an event to the loads of the destinations that it is for, if there are any."""
-        shared = self._changed(given, self._shared)
+        shared = self._changed(given, self._shared) if self._shared else given
         switches = (shared if isinstance(shared, Event) else given).wire.get("integrations")
-        chosen = _selected(loads, switches)
+        chosen = _selected(loads, switches) if switches else loads
         for load in chosen:
             own = shared
-            if isinstance(own, Event):
-                own = self._changed(own, load.flusher.destination.middleware)
+            if load.middleware and isinstance(own, Event):
+                own = self._changed(own, load.middleware)
             if isinstance(own, Event):
                 load.add(own)
             else:
@@ -247,7 +247,7 @@ class Forwarding:
 
 
 def _selected(loads: Sequence[Load], integrations: Any) -> Sequence[Load]:
-    if not integrations or not isinstance(integrations, dict):
+    if not isinstance(integrations, dict):
         return loads
     rest = integrations.get("All", True)
     return [each for each in loads if integrations.get(each.flusher.name, rest) is not False]
