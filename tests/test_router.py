@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from switchyard import Switchyard
 
+    from asyncanalytics.collector.pipelines.figures import IntegrationStats
+
 KEY = "a-key-that-opens-nothing"
 JSON = {"content-type": "application/json"}
 NEEDS: dict[str, dict[str, Any]] = {
@@ -646,6 +648,51 @@ async def test_overload_loses_nothing_that_was_answered(yard: Switchyard) -> Non
     assert refused
     assert taken
     assert set(place.ids) == taken  # and nothing that was not claimed
+
+
+@pytest.mark.parametrize("spool", [None, "spool"], ids=["in memory", "with a spool"])
+async def test_what_is_counted_while_a_place_answers_500(
+    yard: Switchyard, spool: str | None
+) -> None:
+    """At every moment the law holds, and at the sink an event is doubled by retries only."""
+    down, doubling, strict = [await yard.receiver() for _ in range(3)]
+    down.collector.misbehave(500)
+    doubling.collector.misbehave(500, after=True, count=3)  # stored, and then not acknowledged
+    strict.collector.misbehave(400, count=2)
+    quick = {"base": 0.01, "cap": 0.02, "max_attempts": 100_000}
+    places = {
+        "down": {"to": down, "retrying": quick},
+        "doubling": {"to": doubling, "retrying": quick, "events": ["Added *"]},
+        "strict": {"to": strict, "retrying": quick, "batching": {"max_events": 5}},
+    }
+    more = {} if spool is None else {"spool": spool}
+    path = yard.file(yard.config(places, **more))
+    async with yard.serving(path) as (made, url), yard.http(url) as http:
+
+        def figures() -> dict[str, IntegrationStats]:
+            stats = made.stats()
+            assert stats.is_balanced
+            return dict(stats.pipelines["shop"].integrations)
+
+        for n in range(40):
+            name = "Added File" if n % 2 else "Removed File"
+            answer = await http.post("/v1/track", json=event(number=n, event=name))
+            assert answer.status_code == 200
+            assert {each.accepted for each in figures().values()} == {n + 1}
+        await yard.until(lambda: figures()["doubling"].delivered == 20)
+        await yard.until(lambda: not figures()["strict"].pending)
+        assert (figures()["down"].delivered, figures()["down"].pending) == (0, 40)
+        assert figures()["down"].retries
+        down.collector.behave()
+        await yard.until(lambda: not figures()["down"].pending)
+        found = figures()
+    assert (found["down"].delivered, found["doubling"].dropped) == (40, {"filtered": 20})
+    assert found["strict"].delivered + sum(found["strict"].rejected.values()) == 40
+    assert found["strict"].rejected.keys() == {400}
+    assert down.ids == {f"track-{n}": 1 for n in range(40)}
+    assert strict.ids.total() == len(strict.ids) == found["strict"].delivered
+    assert set(doubling.ids) == {f"track-{n}" for n in range(1, 40, 2)}
+    assert 1 < max(doubling.ids.values()) <= 1 + 3
 
 
 async def test_our_own_client_rides_out_a_full_router(yard: Switchyard) -> None:
