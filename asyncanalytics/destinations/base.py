@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from abc import ABC, abstractmethod
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 from asyncanalytics.aside import Aside
 from asyncanalytics.batching import Limits
 from asyncanalytics.errors import ConfigurationError
-from asyncanalytics.retrying import Delivered, Retry
+from asyncanalytics.retrying import Delivered, Retry, judge
+from asyncanalytics.secret import Unpicklable, stripped
 
 if TYPE_CHECKING:
     import os
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.retrying import Verdict
     from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
-    from asyncanalytics.transport import Transport
+    from asyncanalytics.transport import Answer, Transport
 
 _MOMENT = 0.5  # seconds for what is being written at a close
 _DISK = 5.0  # seconds for a disk that is making it final
@@ -175,6 +177,37 @@ class BaseDestination(ABC):
         """Name the destination; a key never shows."""
         name = getattr(self, "name", "")  # a constructor that fails is shown in tracebacks
         return f"<{type(self).__name__} {name!r}>"
+
+
+class PostingDestination(BaseDestination, Unpicklable):
+    """An HTTP server. No error shows what was to be sent to it."""
+
+    async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:  # noqa: ARG002 - of use to some
+        """Use the client's pool."""
+        self._transport = transport
+        self._max_retry_after = retrying.max_retry_after
+
+    async def deliver(self, batch: Batch) -> Verdict:
+        """Post a batch as of now, and judge the answer."""
+        try:
+            return await self._deliver(batch)
+        except BaseException as error:  # noqa: BLE001 - raised below, without what was to be sent
+            held = [error]
+        raise stripped(held)
+
+    @abstractmethod
+    async def _deliver(self, batch: Batch) -> Verdict:
+        """Post a batch, and judge the answer."""
+
+    def _judged(self, batch: Batch, answer: Answer) -> Verdict:
+        return judge(
+            answer.status,
+            answer.headers,
+            answer.body,
+            batch=batch.receipts,
+            now=time.time(),
+            max_retry_after=self._max_retry_after,
+        )
 
 
 class TableDestination(BaseDestination):
