@@ -1,4 +1,4 @@
-"""What every buffer has: a queue of receipts, and callers who wait for room.
+"""What every buffer has: an `asyncio.Queue` of receipts, and callers who wait for room.
 
 Invariants:
 - First in, first out. Calls are numbered as they enter the queue; `first_pending` is the number of
@@ -40,8 +40,8 @@ class Buffer:
         self._limit(limits)
         self._max_events = queueing.max_events
         self._max_bytes = queueing.max_bytes
-        self._queue: deque[Receipt] = deque()
-        self._filled = asyncio.Event()  # who waits for a call looks at the queue again
+        self._queue: asyncio.Queue[Receipt] = asyncio.Queue()
+        self._head: Receipt | None = None  # taken from the queue, and the next to go out
         self._in_flight: dict[int, int] = {}  # a batch's first number → its events not settled
         self._held_events = 0  # in memory, and room kept for callers whose turn has come
         self._held_bytes = 0
@@ -112,8 +112,7 @@ class Buffer:
         """Take in a call that fits."""
         # As `put_all` does it, without a call more for each.
         size = len(receipt.body)
-        self._queue.append(receipt)
-        self._filled.set()
+        self._queue.put_nowait(receipt)
         self._put += 1
         self._held_events += 1
         self._held_bytes += size
@@ -123,8 +122,8 @@ class Buffer:
 
     def put_all(self, receipts: Sequence[Receipt]) -> None:
         """Take in calls that fit."""
-        self._queue += receipts
-        self._filled.set()
+        for receipt in receipts:
+            self._queue.put_nowait(receipt)
         size = sum([len(receipt.body) for receipt in receipts])
         self._put += len(receipts)
         self._held_events += len(receipts)
@@ -146,18 +145,15 @@ class Buffer:
 
     async def wait(self) -> None:
         """Wait until there is something to take."""
-        while not self._queue:
-            self._filled.clear()
-            await self._filled.wait()
+        if self._head is None:
+            self._head = await self._queue.get()
 
     def take(self) -> Batch | None:
         """Give out, in order, as many calls as one request holds; None if none are left."""
         first = self._next()
         if first is None:
             return None
-        receipts, too_many = fill(self.limits, first, self._next)
-        if too_many is not None:
-            self._queue.appendleft(too_many)
+        receipts, self._head = fill(self.limits, first, self._next)
         batch = Batch(self._taken, receipts)
         self._took(len(receipts), sum(len(receipt.body) for receipt in receipts))
         self._in_flight[batch.first] = len(receipts)
@@ -192,7 +188,8 @@ class Buffer:
     @property
     def pending(self) -> int:
         """Calls waiting or in flight, counted where they are."""
-        return len(self._queue) + sum(self._in_flight.values())
+        head = self._head is not None
+        return self._queue.qsize() + head + sum(self._in_flight.values())
 
     @property
     def pending_bytes(self) -> int:
@@ -256,7 +253,10 @@ class Buffer:
         )
 
     def _next(self) -> Receipt | None:
-        return self._queue.popleft() if self._queue else None
+        receipt, self._head = self._head, None
+        if receipt is None and not self._queue.empty():
+            receipt = self._queue.get_nowait()
+        return receipt
 
     def _took(self, events: int, size: int) -> None:
         self._taken += events
