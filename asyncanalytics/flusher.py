@@ -44,7 +44,7 @@ _INTENDED = frozenset(
 _OUTAGE = frozenset({"retry", "halt", "expired"})  # trouble that a delivery ends
 _QUIET = 60.0  # seconds after which other trouble is a new one
 _REVIVAL = 0.1  # seconds: longer than a loop takes to end, so that nothing is started in one
-_GRACE = 1.0  # seconds for cancelled tasks and last hooks to end
+_GRACE = 1.0  # seconds for last hooks to end
 
 
 class Flusher:
@@ -149,6 +149,11 @@ class Flusher:
         except TimeoutError:
             raise self.queue_full() from None
 
+    def hold(self, size: int, events: int) -> None:
+        """Keep room for so many calls, or, below 0, keep it no more."""
+        if not self._makes_room:
+            self.buffer.hold(size, events)
+
     def queue_full(self) -> QueueFull:
         """Return the error that names this queue and its limits."""
         queueing = self.queueing
@@ -197,6 +202,14 @@ class Flusher:
         self.ledger.accepted += 1
         self.buffer.put(receipt)
 
+    def accept_all(self, receipts: Sequence[Receipt]) -> None:
+        """Take calls in together for which there is room, or which meet the policy."""
+        if not self._makes_room:
+            self.take_in(receipts)
+            return
+        for receipt in receipts:
+            self.accept(receipt)
+
     def refuse(self, receipts: Sequence[Receipt], reason: DropReason) -> None:
         """Count calls that this destination will not get."""
         self.ledger.accepted += len(receipts)
@@ -227,7 +240,8 @@ class Flusher:
     async def stop(self) -> None:
         """Stop now: what is still pending stays in the spool, or is dropped as `closed`."""
         self._is_stopping = True
-        await _cancel([*self._sends, *filter(None, [self._running])])
+        tasks = [*self._sends, *filter(None, [self._running])]
+        await _cancel(tasks, self.destination.grace)
         await self.buffer.prepare_to_stop()
         for batch in [*self._sends.values(), *self._orphans]:
             left = [receipt for receipt in batch.receipts if receipt.outcome is None]
@@ -239,7 +253,7 @@ class Flusher:
         self.buffer.end_flushes()
         if self.hooks:
             await asyncio.wait(self.hooks, timeout=_GRACE)
-            await _cancel(self.hooks)
+            await _cancel(self.hooks, _GRACE)
 
     async def _leave(self, batch: Batch) -> None:
         """End a batch with the client's own end."""
@@ -595,8 +609,8 @@ async def _contained(hook: Awaitable[None]) -> None:
         raise RuntimeError("a hook must not end its thread") from error
 
 
-async def _cancel(tasks: Collection[asyncio.Future[None]]) -> None:
+async def _cancel(tasks: Collection[asyncio.Future[None]], grace: float) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks, timeout=_GRACE)
+        await asyncio.wait(tasks, timeout=grace)

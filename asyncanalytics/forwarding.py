@@ -4,7 +4,8 @@ Promises:
 - What an SDK wrote goes on as it was written, with members that nobody knows here. Only what is
   missing is filled in: an id, a time, a context. What is each sender's own is left out: its key,
   and `sentAt`, which the next one stamps.
-- `take` puts every event into the queues of all its destinations, or none into any.
+- `take` puts every event into the queues of all its destinations, or none into any. What has to be
+  done first of all is done once there is room, which is held meanwhile.
 - `integrations` selects among the destinations, where there is one too.
 - With a spool, `take` returns once all of them are durable.
 - A middleware that works on the wire costs no model. Whatever it does to an event is seen by
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncanalytics import encoding
@@ -26,7 +28,7 @@ from asyncanalytics.receipts import Receipt
 from asyncanalytics.wire import WIRES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from asyncanalytics.client import AsyncClient
     from asyncanalytics.flusher import Flusher
@@ -82,11 +84,12 @@ def event(call: str, wire: Wire) -> Event:
 class Load:
     """What one destination gets of the events that are taken together."""
 
-    __slots__ = ("flusher", "receipts", "refused", "size")
+    __slots__ = ("flusher", "middleware", "receipts", "refused", "size")
 
     def __init__(self, flusher: Flusher) -> None:
         """Nothing yet."""
         self.flusher: Flusher = flusher
+        self.middleware: Sequence[Middleware] = flusher.destination.middleware
         self.receipts: list[Receipt] = []
         self.size: int = 0
         self.refused: defaultdict[DropReason, list[Receipt]] = defaultdict(list)
@@ -112,10 +115,17 @@ class Load:
         """Whether all of it can be put now, having waited its turn."""
         return self.flusher.fits_all(self.size, len(self.receipts))
 
+    def hold(self) -> None:
+        """Keep the room for it, where there is such a thing as no room."""
+        self.flusher.hold(self.size, len(self.receipts))
+
+    def let_go(self) -> None:
+        """Keep it no more: what is put before the next await still has it."""
+        self.flusher.hold(-self.size, -len(self.receipts))
+
     def put(self) -> None:
         """Put it into the queue, and count what does not go there."""
-        for receipt in self.receipts:
-            self.flusher.accept(receipt)
+        self.flusher.accept_all(self.receipts)
         for reason, receipts in self.refused.items():
             self.flusher.refuse(receipts, reason)
 
@@ -195,13 +205,13 @@ class Forwarding:
 
     def _add(self, given: Event, loads: Sequence[Load]) -> bool:
         """Add an event to the loads of the destinations that it is for, if there are any."""
-        shared = self._changed(given, self._shared)
+        shared = self._changed(given, self._shared) if self._shared else given
         switches = (shared if isinstance(shared, Event) else given).wire.get("integrations")
-        chosen = _selected(loads, switches)
+        chosen = _selected(loads, switches) if switches else loads
         for load in chosen:
             own = shared
-            if isinstance(own, Event):
-                own = self._changed(own, load.flusher.destination.middleware)
+            if load.middleware and isinstance(own, Event):
+                own = self._changed(own, load.middleware)
             if isinstance(own, Event):
                 load.add(own)
             else:
@@ -237,7 +247,7 @@ class Forwarding:
 
 
 def _selected(loads: Sequence[Load], integrations: Any) -> Sequence[Load]:
-    if not integrations or not isinstance(integrations, dict):
+    if not isinstance(integrations, dict):
         return loads
     rest = integrations.get("All", True)
     return [each for each in loads if integrations.get(each.flusher.name, rest) is not False]
@@ -288,10 +298,16 @@ def _said(error: InvalidCall) -> str:
 # ---------------------------------------------------------------------------------------- taking
 
 
-async def take(plans: Sequence[Plan], *, patience: float) -> None:
+async def take(
+    plans: Sequence[Plan],
+    *,
+    patience: float,
+    first: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     """Put what is planned into the queues, all of it or nothing, and onto the disk.
 
     It waits for room as each destination's `Queueing` says, and `patience` seconds for a disk.
+    `first` is awaited as soon as there is room; what it raises is raised, and nothing was taken.
 
     Raises:
         QueueFull: if one of the queues has no room. Nothing was taken.
@@ -301,7 +317,11 @@ async def take(plans: Sequence[Plan], *, patience: float) -> None:
     """
     for plan in plans:
         plan.check()
-    await _find_room([load for plan in plans for load in plan.loads])
+    loads = [load for plan in plans for load in plan.loads]
+    await _find_room(loads)
+    if first is not None:
+        with _held(loads):
+            await first()
     for plan in plans:
         plan.check()
     landings = [plan.put() for plan in plans]  # no await since there was room
@@ -312,6 +332,17 @@ async def take(plans: Sequence[Plan], *, patience: float) -> None:
                     await each.wait()
     except TimeoutError:
         raise NotDurable from None
+
+
+@contextmanager
+def _held(loads: Sequence[Load]) -> Iterator[None]:
+    for load in loads:
+        load.hold()
+    try:
+        yield
+    finally:
+        for load in loads:
+            load.let_go()
 
 
 async def _find_room(loads: Sequence[Load]) -> None:

@@ -173,16 +173,16 @@ class Journal:
             self._spare = self._open.room - self._group.weight * self._swell
         return wanted <= self._spare
 
-    def put(self, buffer: Depositor, receipt: Receipt) -> None:
-        """Have a call written with the next group."""
+    def put(self, buffer: Depositor, receipts: Sequence[Receipt], size: int) -> None:
+        """Have calls written with the next group; `size` is the bytes of their bodies."""
         group = self._last = self._group
         if not group.calls and not self._under_way:
             self._loop.call_soon(self._write)  # with what others put until then
         calls = group.calls.get(buffer)
         if calls is None:
             calls = group.calls[buffer] = []
-        calls.append(receipt)
-        weight = len(receipt.body) + OVERHEAD
+        calls += receipts
+        weight = size + len(receipts) * OVERHEAD
         group.weight += weight
         self._spare -= weight * self._swell
         if group.weight >= _GROUP:

@@ -73,6 +73,8 @@ class Switchyard:
                 table["to"] = table["to"].url
             if "://" in table["to"]:
                 table = {"key": KEY, **table}
+            if "path" in table:
+                table["path"] = str(self.folder / table["path"])
             integrations.append({"name": name, **table})
         made = {"name": "shop", "write_key": KEY, "integrations": integrations, **pipeline}
         return {"server": {"port": 0, **(server or {})}, "pipelines": [made]}

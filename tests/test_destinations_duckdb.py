@@ -14,7 +14,9 @@ pytest.importorskip("duckdb")
 
 import duckdb
 
-from asyncanalytics import DuckdbDestination, MissingExtra, Retrying
+from asyncanalytics import Batching, DuckdbDestination, MissingExtra, Retrying
+from asyncanalytics.batching import Batch
+from asyncanalytics.receipts import Receipt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +91,34 @@ async def test_a_file_that_cannot_be_used(
     assert [each.levelname for each in logged.records] == ["WARNING", "ERROR"]
     assert "cannot insert" in logged.records[0].getMessage()
     assert (tmp_path / "text").read_bytes() == before
+
+
+async def test_inserts_that_a_close_interrupts(lab: Lab, tmp_path: Path) -> None:
+    """Wherever it meets them: what is there is counted as delivered, and nothing else."""
+    path = tmp_path / "events.duckdb"
+    batching = Batching(max_events=50, linger=0)
+    delivered = 0
+    for n in range(8):
+        client = lab.client(
+            destinations=[DuckdbDestination(path)], retrying=PATIENT, batching=batching
+        )
+        await client.start()
+        lab.burst(client, 400)
+        await asyncio.sleep(0.02 * n)
+        stats = (await client.aclose(0)).destinations["duckdb"]
+        assert stats.delivered + stats.dropped_by["closed"] == 400
+        delivered += stats.delivered
+    assert not path.exists() or rows(path, "count(*)") == [(delivered,)]
+
+
+def test_an_insert_that_is_called_off(tmp_path: Path) -> None:
+    """It leaves nothing behind; the same one goes on later as if nothing had been."""
+    path = tmp_path / "events.duckdb"
+    batch = Batch(0, [Receipt("track", "m1", b'"messageId":"m1"}')])
+    destination = DuckdbDestination(path)
+    assert destination._insert(batch, lambda: False)
+    assert destination._insert(batch, lambda: True) is None
+    assert rows(path, "message_id") == [("m1",)]
 
 
 _HOLD = "import duckdb, sys; db = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"

@@ -7,16 +7,19 @@ import contextlib
 import json
 import sqlite3
 import stat
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncanalytics import ConfigurationError, Retrying, SqliteDestination
+from asyncanalytics import Batching, ConfigurationError, Retrying, SqliteDestination
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Lab
+
+    from asyncanalytics import AsyncClient
 
 QUICK = Retrying(max_attempts=2, base=0.01, cap=0.01)
 PATIENT = Retrying(max_attempts=1_000, base=0.01, cap=0.01)
@@ -123,6 +126,99 @@ async def test_an_insert_that_a_close_interrupts(lab: Lab, tmp_path: Path) -> No
         await closing
     stats = client.stats().destinations["sqlite"]
     assert (stats.delivered, stats.dropped_by, len(rows(path))) == (1, {}, 1)
+
+
+async def until_it_waits(client: AsyncClient, path: Path) -> None:
+    """Wait until an insert has been begun, and another program keeps it from going on."""
+    while not client.stats().destinations["sqlite"].requests:  # noqa: ASYNC110 - it is a figure
+        await asyncio.sleep(0)
+    while not path.with_name(f"{path.name}-journal").exists():  # noqa: ASYNC110 - so is a file
+        await asyncio.sleep(0.01)
+
+
+async def test_an_insert_that_is_called_off(lab: Lab, tmp_path: Path) -> None:
+    """What had not come to its commit when its moment is over is counted, and is never there."""
+    path = tmp_path / "events.db"
+    path.touch()
+    client = lab.client(destinations=[SqliteDestination(path)], retrying=PATIENT)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        await client.start()
+        await (await lab.track(client))[0].settled()
+        db.execute("BEGIN IMMEDIATE")
+        await lab.track(client)
+        while client.stats().destinations["sqlite"].requests < 2:  # noqa: ASYNC110 - it is a figure
+            await asyncio.sleep(0)
+        await client.aclose(0)
+        db.execute("ROLLBACK")
+    for thread in threading.enumerate():
+        if thread.name == "asyncanalytics aside":
+            await asyncio.to_thread(thread.join)
+    stats = client.stats().destinations["sqlite"]
+    assert (stats.delivered, stats.dropped_by, len(rows(path))) == (1, {"closed": 1}, 1)
+
+
+async def test_a_commit_that_is_slow_at_the_close(lab: Lab, tmp_path: Path) -> None:
+    """It cannot be called off any more: the close waits for it, and counts what is there."""
+    path = tmp_path / "events.db"
+    client = lab.client(destinations=[SqliteDestination(path)], retrying=PATIENT)
+    await client.start()
+    await (await lab.track(client))[0].settled()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")  # so that who reads holds up a commit
+        db.execute("BEGIN")
+        db.execute("SELECT count(*) FROM events").fetchone()
+        await lab.track(client)
+        await until_it_waits(client, path)
+        closing = asyncio.create_task(client.aclose(0))
+        await asyncio.sleep(0.7)  # longer than the moment that other inserts have
+        assert not closing.done()
+        db.execute("ROLLBACK")
+        await closing
+    stats = client.stats().destinations["sqlite"]
+    assert (stats.delivered, stats.dropped_by, len(rows(path))) == (2, {}, 2)
+
+
+async def test_inserts_that_wait_for_their_turn_at_the_close(lab: Lab, tmp_path: Path) -> None:
+    """They are never begun: only the one that is under way has a moment."""
+    path = tmp_path / "events.db"
+    path.touch()
+    batching = Batching(max_events=1, linger=0)
+    client = lab.client(destinations=[SqliteDestination(path)], retrying=PATIENT, batching=batching)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        await client.start()
+        await lab.track(client, 5)
+        while client.stats().destinations["sqlite"].requests < 5:  # noqa: ASYNC110 - it is a figure
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(client.aclose(0))
+        await asyncio.sleep(0.05)
+        db.execute("ROLLBACK")
+        await closing
+    stats = client.stats().destinations["sqlite"]
+    assert stats.delivered == len(rows(path)) <= 1
+    assert stats.delivered + stats.dropped_by["closed"] == 5
+
+
+async def test_a_loop_that_ends_in_a_commit(lab: Lab, tmp_path: Path) -> None:
+    """Where all tasks are cancelled, it counts by what happened, too."""
+    path = tmp_path / "events.db"
+    client = lab.client(destinations=[SqliteDestination(path)], retrying=PATIENT)
+    await client.start()
+    await (await lab.track(client))[0].settled()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("BEGIN")
+        db.execute("SELECT count(*) FROM events").fetchone()
+        await lab.track(client)
+        await until_it_waits(client, path)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        closing = asyncio.create_task(client.aclose(0))
+        await asyncio.sleep(0.6)
+        db.execute("ROLLBACK")
+        await closing
+    stats = client.stats().destinations["sqlite"]
+    assert (stats.delivered, stats.dropped_by, len(rows(path))) == (2, {}, 2)
 
 
 async def test_a_folder_that_comes_back(lab: Lab, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from switchyard import Switchyard
 
+    from asyncanalytics.collector.pipelines.figures import IntegrationStats
+
 KEY = "a-key-that-opens-nothing"
 JSON = {"content-type": "application/json"}
 NEEDS: dict[str, dict[str, Any]] = {
@@ -507,6 +509,81 @@ async def test_a_full_queue_is_said_and_nothing_is_taken(yard: Switchyard) -> No
     assert up.ids == down.ids == {f"track-{n}": 1 for n in range(12)}
 
 
+def kept(yard: Switchyard) -> list[str]:
+    """Return the ids of what is in the file of bad events."""
+    path = yard.folder / "bad.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line)["event"]["messageId"] for line in lines]
+
+
+@pytest.mark.parametrize("reason", ["queue_full", "too_many_wait"])
+async def test_a_bad_event_of_a_request_that_comes_again(yard: Switchyard, reason: str) -> None:
+    """For want of room nothing of a request is kept: with the one that is taken, it is, once."""
+    down = await yard.receiver()
+    down.collector.misbehave(503)
+    place = {"to": down, "queueing": {"max_events": 2}, "retrying": {"base": 0.01, "cap": 0.01}}
+    server = {"max_wait": 0.05, "max_waiting": 1 if reason == "queue_full" else 0}
+    config = yard.config({"down": place}, server, bad_events="bad.jsonl")
+    request = [event(number=2), event(userId=None, messageId="bad")]
+    async with yard.serving(yard.file(config)) as (made, url):
+        assert (await batch(url, event(), event(number=1))).status_code == 200
+        for _ in range(3):
+            answer = await batch(url, *request)
+            assert (answer.status_code, answer.json()["reason"]) == (503, reason)
+        assert kept(yard) == []
+        down.collector.behave()
+        await made._lines["shop"].client.flush()
+        assert (await batch(url, *request)).status_code == 200
+        assert kept(yard) == ["bad"]
+        assert made.stats().pipelines["shop"].bad == {"missing_user": 1}
+    assert down.ids == {f"track-{n}": 1 for n in range(3)}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
+async def test_room_is_held_while_a_bad_event_is_kept(yard: Switchyard) -> None:
+    """Nobody else takes it: once its bad event is kept, no request is refused for want of room."""
+    down = await yard.receiver()
+    down.collector.misbehave(503)
+    place = {"to": down, "queueing": {"max_events": 1}, "retrying": {"base": 0.01, "cap": 0.01}}
+    path = yard.folder / "bad.jsonl"
+    os.mkfifo(path)  # opening it hangs until somebody reads
+    config = yard.config({"down": place}, {"max_wait": 0.1}, bad_events="bad.jsonl")
+    async with yard.serving(yard.file(config)) as (made, url):
+        first = asyncio.create_task(batch(url, event(), event(userId=None, messageId="bad")))
+        (flusher,) = made._lines["shop"].client._flushers
+        await yard.until(lambda: flusher.buffer.pending_bytes)
+        assert (await batch(url, event(number=1))).json()["reason"] == "queue_full"
+        reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        assert (await first).status_code == 200
+        assert b'"messageId":"bad"' in os.read(reading, 10_000)
+        os.close(reading)
+        down.collector.behave()
+    assert down.ids == {"track-0": 1}
+
+
+async def test_a_reload_while_a_bad_event_is_kept(
+    yard: Switchyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request goes on with the new pipeline, and what it has kept is not kept again."""
+    place = await yard.receiver()
+    config = yard.config({"place": place}, bad_events="bad.jsonl")
+    async with yard.serving(yard.file(config)) as (made, url):
+        line = made._lines["shop"]
+        keep = line.keep
+
+        async def keep_and_reload(bad: Any, *, patience: float) -> None:
+            await keep(bad, patience=patience)
+            config["pipelines"][0]["integrations"][0]["transform"] = [{"set": {"channel": "new"}}]
+            yard.file(config)
+            await made.reload()
+
+        monkeypatch.setattr(line, "keep", keep_and_reload)
+        answer = await batch(url, event(), event(userId=None, messageId="bad"))
+        assert answer.status_code == 200
+    assert kept(yard) == ["bad"]
+    assert [(each["messageId"], each["channel"]) for each in place.events] == [("track-0", "new")]
+
+
 async def test_only_so_many_requests_wait(yard: Switchyard) -> None:
     """Beyond `max_waiting` a request is answered at once."""
     down = await yard.receiver()
@@ -573,6 +650,51 @@ async def test_overload_loses_nothing_that_was_answered(yard: Switchyard) -> Non
     assert refused
     assert taken
     assert set(place.ids) == taken  # and nothing that was not claimed
+
+
+@pytest.mark.parametrize("spool", [None, "spool"], ids=["in memory", "with a spool"])
+async def test_what_is_counted_while_a_place_answers_500(
+    yard: Switchyard, spool: str | None
+) -> None:
+    """At every moment the law holds, and at the sink an event is doubled by retries only."""
+    down, doubling, strict = [await yard.receiver() for _ in range(3)]
+    down.collector.misbehave(500)
+    doubling.collector.misbehave(500, after=True, count=3)  # stored, and then not acknowledged
+    strict.collector.misbehave(400, count=2)
+    quick = {"base": 0.01, "cap": 0.02, "max_attempts": 100_000}
+    places = {
+        "down": {"to": down, "retrying": quick},
+        "doubling": {"to": doubling, "retrying": quick, "events": ["Added *"]},
+        "strict": {"to": strict, "retrying": quick, "batching": {"max_events": 5}},
+    }
+    more = {} if spool is None else {"spool": spool}
+    path = yard.file(yard.config(places, **more))
+    async with yard.serving(path) as (made, url), yard.http(url) as http:
+
+        def figures() -> dict[str, IntegrationStats]:
+            stats = made.stats()
+            assert stats.is_balanced
+            return dict(stats.pipelines["shop"].integrations)
+
+        for n in range(40):
+            name = "Added File" if n % 2 else "Removed File"
+            answer = await http.post("/v1/track", json=event(number=n, event=name))
+            assert answer.status_code == 200
+            assert {each.accepted for each in figures().values()} == {n + 1}
+        await yard.until(lambda: figures()["doubling"].delivered == 20)
+        await yard.until(lambda: not figures()["strict"].pending)
+        assert (figures()["down"].delivered, figures()["down"].pending) == (0, 40)
+        assert figures()["down"].retries
+        down.collector.behave()
+        await yard.until(lambda: not figures()["down"].pending)
+        found = figures()
+    assert (found["down"].delivered, found["doubling"].dropped) == (40, {"filtered": 20})
+    assert found["strict"].delivered + sum(found["strict"].rejected.values()) == 40
+    assert found["strict"].rejected.keys() == {400}
+    assert down.ids == {f"track-{n}": 1 for n in range(40)}
+    assert strict.ids.total() == len(strict.ids) == found["strict"].delivered
+    assert set(doubling.ids) == {f"track-{n}" for n in range(1, 40, 2)}
+    assert 1 < max(doubling.ids.values()) <= 1 + 3
 
 
 async def test_our_own_client_rides_out_a_full_router(yard: Switchyard) -> None:

@@ -366,6 +366,52 @@ async def test_reloads_under_traffic_lose_nothing(yard: Switchyard, spool: str |
         assert all(after[name] >= number for name, number in before.items())
 
 
+@pytest.mark.parametrize("spool", [None, "spool"], ids=["in memory", "with a spool"])
+async def test_integrations_come_go_and_change_under_traffic(
+    yard: Switchyard, spool: str | None
+) -> None:
+    """Each request goes by one configuration, whole; nothing is lost, and nothing is doubled."""
+    stays, gone, added, changed = [await yard.receiver() for _ in range(4)]
+    more = {} if spool is None else {"spool": spool}
+    step = [[{"set": {"properties.round": n}}] for n in range(2)]
+    old = {"stays": stays, "gone": gone, "changed": {"to": changed, "transform": step[0]}}
+    new = {"stays": stays, "added": added, "changed": {"to": changed, "transform": step[1]}}
+    configs = [yard.config(places, **more) for places in (old, new)]
+    numbers = itertools.count()
+    answered: list[int] = []
+    done = asyncio.Event()
+    async with yard.serving(yard.file(configs[0])) as (made, url), yard.http(url) as http:
+
+        async def send() -> None:
+            while not done.is_set():
+                number = next(numbers)
+                answer = await http.post("/v1/batch", json={"batch": events(5, 5 * number)})
+                assert answer.status_code == 200
+                answered.append(number)
+
+        senders = [asyncio.create_task(send()) for _ in range(4)]
+        for n in range(1, 6):
+            await yard.until(lambda n=n: len(answered) > 20 * n)
+            yard.file(configs[n % 2])
+            await made.reload()
+        done.set()
+        await asyncio.gather(*senders)
+        await yard.until(lambda: not made._retiring)
+        await made._lines["shop"].client.flush()
+        stats = made.stats().pipelines["shop"]
+    assert stays.ids == changed.ids == gone.ids + added.ids
+    assert set(stays.ids.values()) == {1}
+    assert len(stays.ids) == stats.events == 5 * len(answered)
+    assert gone.ids
+    rounds = {each["messageId"]: each["properties"]["round"] for each in changed.events}
+    assert {each for each, n in rounds.items() if n == 0} == set(gone.ids)
+    assert {each for each, n in rounds.items() if n == 1} == set(added.ids)
+    wanted = {"stays": stays, "gone": gone, "added": added, "changed": changed}
+    assert {name: each.delivered for name, each in stats.integrations.items()} == {
+        name: len(each.ids) for name, each in wanted.items()
+    }
+
+
 async def test_a_reload_that_fails_does_not_end_those_after_it(
     logged: pytest.LogCaptureFixture,
 ) -> None:

@@ -92,9 +92,14 @@ class Buffer:
         except asyncio.CancelledError:
             self._leave(waiter)
             raise
-        self._promise(-events, -size)
-        # The caller may use less than it waited for, or nothing: the next one looks after it.
-        asyncio.get_running_loop().call_soon(self.let_in)
+        self.hold(-size, -events)
+
+    def hold(self, size: int, events: int) -> None:
+        """Keep room for so many calls that fit, or, below 0, keep it no more."""
+        self._promise(events, size)
+        if events < 0:
+            # Less may be put than was kept for, or nothing: the next one looks after it.
+            asyncio.get_running_loop().call_soon(self.let_in)
 
     def turn_away(self, error: type[Exception]) -> None:
         """Raise an error in each who waits for room."""

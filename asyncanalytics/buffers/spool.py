@@ -85,14 +85,18 @@ class SpoolBuffer(Buffer):
 
     def put(self, receipt: Receipt) -> None:
         """Take in a call that fits, and have it written."""
+        size = len(receipt.body)
         self._writing_events += 1
-        self._writing_bytes += len(receipt.body)
-        self._journal.put(self, receipt)
+        self._writing_bytes += size
+        self._journal.put(self, (receipt,), size)
 
     def put_all(self, receipts: Sequence[Receipt]) -> None:
         """Take in calls that fit, and have them written."""
-        for receipt in receipts:
-            self.put(receipt)
+        if receipts:
+            size = sum([len(receipt.body) for receipt in receipts])
+            self._writing_events += len(receipts)
+            self._writing_bytes += size
+            self._journal.put(self, receipts, size)
 
     def land(self, receipts: Sequence[Receipt], numbers: Sequence[int]) -> None:
         """Let calls into the queue, or leave them on disk."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from abc import ABC, abstractmethod
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from asyncanalytics.aside import Aside
 from asyncanalytics.batching import Limits
 from asyncanalytics.errors import ConfigurationError
-from asyncanalytics.retrying import Delivered, Retry
+from asyncanalytics.retrying import Delivered, Retry, judge
+from asyncanalytics.secret import Unpicklable, stripped
 
 if TYPE_CHECKING:
     import os
@@ -21,10 +25,18 @@ if TYPE_CHECKING:
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.retrying import Verdict
     from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
-    from asyncanalytics.transport import Transport
+    from asyncanalytics.transport import Answer, Transport
 
-_MOMENT = 0.5  # seconds: less than the engine waits for what it has cancelled
+_MOMENT = 0.5  # seconds for what is being written at a close
+_DISK = 5.0  # seconds for a disk that is making it final
+WRITE_GRACE = _MOMENT + _DISK + 0.5
+CALLED_OFF = "it was called off"
 _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+Write: TypeAlias = "Callable[[Batch, Callable[[], bool]], str | None]"
+"""Writes a batch in a thread, and returns what went wrong. At the last moment it asks whether to go
+on; if not, it leaves nothing behind. From then on it cannot be called off."""
 
 
 class Rules(TypedDict, total=False):
@@ -54,17 +66,59 @@ def own_limits(
     )
 
 
-async def written(aside: Aside, write: Callable[[Batch], str | None], batch: Batch) -> Verdict:
-    """Have a batch written beside the loop; `write` returns what went wrong.
+class _Write:
+    """One batch on its way into a file, which can be called off until it begins to be there.
 
-    At a close what is being written has a moment: it would be there, and counted as if it were not.
+    `final` decides which of the two came first, and later has what went wrong, or None.
     """
-    writing = asyncio.ensure_future(aside.run(write, batch))
+
+    def __init__(self, write: Write, batch: Batch) -> None:
+        self._write = write
+        self._batch = batch
+        self._has_begun = False
+        self.final: Future[str | None] = Future()
+
+    def __call__(self) -> str | None:
+        """Do it, in a thread."""
+        self._has_begun = True
+        problem: str | None = "its code raised"
+        try:
+            problem = self._write(self._batch, self.final.set_running_or_notify_cancel)
+        finally:
+            with suppress(InvalidStateError):  # called off
+                self.final.set_result(problem)
+        return problem
+
+    async def is_there(self) -> bool:
+        """Give it a moment, call it off, or, where it is too late for that, see how it ends."""
+        if self._has_begun:
+            await self._ended(_MOMENT)
+        if self.final.cancel():
+            return False
+        await self._ended(_DISK)
+        return self.final.done() and self.final.result() is None
+
+    async def _ended(self, seconds: float) -> None:
+        """Wait for the end, however often that is cancelled: it is bounded, and counts."""
+        ended = asyncio.wrap_future(self.final)
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        while not ended.done() and now() < until:
+            with suppress(asyncio.CancelledError):  # the first one is raised in the end
+                await asyncio.wait([ended], timeout=until - now())
+
+
+async def written(aside: Aside, write: Write, batch: Batch) -> Verdict:
+    """Have a batch written beside the loop.
+
+    At a close what is being written has a moment, and what waits for its turn has none. It counts
+    by what really happened, unless the disk hangs at the very end: then it may be there after all.
+    """
+    writing = _Write(write, batch)
     try:
-        problem = await asyncio.shield(writing)
+        problem = await aside.run(writing)
     except asyncio.CancelledError:
-        await asyncio.wait([writing], timeout=_MOMENT)
-        if writing.cancel() or writing.cancelled() or writing.exception() or writing.result():
+        if not await writing.is_there():
             raise
         problem = None
     return Delivered() if problem is None else Retry(problem)
@@ -78,6 +132,8 @@ class BaseDestination(ABC):
 
     refuses: frozenset[str] = frozenset()
     """Kinds of calls that it does not take."""
+    grace: float = 1.0
+    """Seconds that a delivery has to end when the close cancels it."""
 
     def __init__(self, name: str, **rules: Unpack[Rules]) -> None:
         """Name it as `integrations` and stats will name it."""
@@ -123,10 +179,42 @@ class BaseDestination(ABC):
         return f"<{type(self).__name__} {name!r}>"
 
 
+class PostingDestination(BaseDestination, Unpicklable):
+    """An HTTP server. No error shows what was to be sent to it."""
+
+    async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:  # noqa: ARG002 - of use to some
+        """Use the client's pool."""
+        self._transport = transport
+        self._max_retry_after = retrying.max_retry_after
+
+    async def deliver(self, batch: Batch) -> Verdict:
+        """Post a batch as of now, and judge the answer."""
+        try:
+            return await self._deliver(batch)
+        except BaseException as error:  # noqa: BLE001 - raised below, without what was to be sent
+            held = [error]
+        raise stripped(held)
+
+    @abstractmethod
+    async def _deliver(self, batch: Batch) -> Verdict:
+        """Post a batch, and judge the answer."""
+
+    def _judged(self, batch: Batch, answer: Answer) -> Verdict:
+        return judge(
+            answer.status,
+            answer.headers,
+            answer.body,
+            batch=batch.receipts,
+            now=time.time(),
+            max_retry_after=self._max_retry_after,
+        )
+
+
 class TableDestination(BaseDestination):
     """A table in a file of this machine, filled in a thread; what cannot be written is retried."""
 
     kind: str
+    grace = WRITE_GRACE
 
     def __init__(
         self,
@@ -163,5 +251,5 @@ class TableDestination(BaseDestination):
         return await written(self._inserting, self._insert, batch)
 
     @abstractmethod
-    def _insert(self, batch: Batch) -> str | None:
+    def _insert(self, batch: Batch, may_commit: Callable[[], bool]) -> str | None:
         """Insert a batch, or say why not: an error would take the events along in its frames."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Unpack
 
-from asyncanalytics.destinations.base import Rules, TableDestination
+from asyncanalytics.destinations.base import CALLED_OFF, Rules, TableDestination
 from asyncanalytics.errors import MissingExtra
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from asyncanalytics.batching import Batch
 
@@ -58,7 +59,7 @@ class DuckdbDestination(TableDestination):
             raise MissingExtra("a DuckDB file", "duckdb")
         super().__init__(path, table=table, name=name, **rules)
 
-    def _insert(self, batch: Batch) -> str | None:
+    def _insert(self, batch: Batch, may_commit: Callable[[], bool]) -> str | None:
         import duckdb  # takes a tenth of a second, which is this thread's
 
         ids = [receipt.message_id for receipt in batch.receipts]
@@ -68,12 +69,16 @@ class DuckdbDestination(TableDestination):
             with duckdb.connect(self._path, config={"threads": 1}) as db:
                 if is_new:
                     self._path.chmod(0o600)
+                db.begin()
                 db.execute(_TABLE.format(self._table))
                 db.execute(
                     f"INSERT OR IGNORE INTO {self._table} (message_id, payload)"
                     " SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
                     [ids, payloads],
                 )
+                if not may_commit():
+                    return CALLED_OFF
+                db.commit()
         except (duckdb.Error, OSError) as error:
             return f"cannot insert: {type(error).__name__}"  # its text may show values
         return None

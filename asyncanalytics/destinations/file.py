@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from asyncanalytics.aside import Aside
-from asyncanalytics.destinations.base import BaseDestination, Rules, own_limits, written
+from asyncanalytics.destinations.base import (
+    CALLED_OFF,
+    WRITE_GRACE,
+    BaseDestination,
+    Rules,
+    own_limits,
+    written,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from asyncanalytics.batching import Batch, Limits
     from asyncanalytics.retrying import Verdict
@@ -28,6 +35,8 @@ _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 class FileDestination(BaseDestination):
     """Appends calls to a file, one JSON object a line. A new file is readable by its owner only."""
+
+    grace = WRITE_GRACE
 
     def __init__(
         self,
@@ -58,16 +67,18 @@ class FileDestination(BaseDestination):
         """Append a batch."""
         return await written(self._appending, self._append, batch)
 
-    def _append(self, batch: Batch) -> str | None:
+    def _append(self, batch: Batch, may_write: Callable[[], bool]) -> str | None:
         lines = b"".join(b"{" + receipt.body + b"\n" for receipt in batch.receipts)
-        problem = append(self._path, lines)
+        problem = append(self._path, lines, may_write)
         return problem and f"cannot write: {problem}"
 
 
-def append(path: Path, lines: bytes) -> str | None:
+def append(path: Path, lines: bytes, may_write: Callable[[], bool] = lambda: True) -> str | None:
     """Append lines to a file, or say why not: an error would take the lines along in its frames."""
     try:
         with _opened(path) as file:
+            if not may_write():
+                return CALLED_OFF
             _write_whole(file, lines)
     except OSError as error:
         return os.strerror(error.errno or 0)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
 from typing import TYPE_CHECKING, Unpack
 
 from asyncanalytics import endpoints
 from asyncanalytics._version import __version__
 from asyncanalytics.batching import Batch, Limits
-from asyncanalytics.destinations.base import BaseDestination, Rules
+from asyncanalytics.destinations.base import PostingDestination, Rules
 from asyncanalytics.encoding import COMPRESSES_QUICKLY, Envelope, compress
 from asyncanalytics.endpoints import Endpoint
 from asyncanalytics.errors import ConfigurationError, NoAnswer
 from asyncanalytics.oauth import OAuth, Tokens
-from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict, judge
-from asyncanalytics.secret import Secret, Unpicklable, stripped
+from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict
+from asyncanalytics.secret import Secret
 
 if TYPE_CHECKING:
     from asyncanalytics.settings import Batching, Retrying, Sending
@@ -26,7 +25,7 @@ _WORTH_COMPRESSING = 1_024  # bytes: less than a packet gains nothing
 _TOKEN_REFUSED = (401, 403, 511)
 
 
-class Destination(BaseDestination, Unpicklable):
+class Destination(PostingDestination):
     """One Segment-compatible endpoint with its write key."""
 
     def __init__(
@@ -70,10 +69,9 @@ class Destination(BaseDestination, Unpicklable):
         )
 
     async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:
-        """Use the client's pool."""
-        self._transport = transport
+        """Use the client's pool, and buy tokens with it."""
+        await super().open(transport, sending, retrying)
         self._gzip = self.endpoint.gzip if sending.gzip is None else sending.gzip
-        self._max_retry_after = retrying.max_retry_after
         if self._oauth is not None:
             self._tokens = Tokens(
                 self._oauth,
@@ -81,14 +79,6 @@ class Destination(BaseDestination, Unpicklable):
                 self.endpoint.base,
                 max_retry_after=retrying.max_retry_after,
             )
-
-    async def deliver(self, batch: Batch) -> Verdict:
-        """Post a batch, with `sentAt` as of now, and judge the answer."""
-        try:
-            return await self._deliver(batch)
-        except BaseException as error:  # noqa: BLE001 - raised below, without what was to be sent
-            held = [error]
-        raise stripped(held)
 
     async def _deliver(self, batch: Batch) -> Verdict:
         if self._tokens is None:
@@ -104,14 +94,7 @@ class Destination(BaseDestination, Unpicklable):
             answer = await self._transport.post(*await self._request(batch, authorization))
         except NoAnswer as error:
             return Retry(error.reason, at_once=error.stale)
-        return judge(
-            answer.status,
-            answer.headers,
-            answer.body,
-            batch=batch.receipts,
-            now=time.time(),
-            max_retry_after=self._max_retry_after,
-        )
+        return self._judged(batch, answer)
 
     async def _request(
         self, batch: Batch, authorization: Secret

@@ -18,24 +18,23 @@ from urllib.parse import urlsplit
 
 from asyncanalytics import endpoints
 from asyncanalytics._version import __version__
-from asyncanalytics.destinations.base import BaseDestination, Rules, own_limits
+from asyncanalytics.destinations.base import PostingDestination, Rules, own_limits
 from asyncanalytics.errors import ConfigurationError, NoAnswer
-from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict, judge
-from asyncanalytics.secret import Secret, Unpicklable, stripped
+from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict
+from asyncanalytics.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncanalytics.batching import Batch, Limits
     from asyncanalytics.endpoints import Form
-    from asyncanalytics.settings import Batching, Retrying, Sending
-    from asyncanalytics.transport import Transport
+    from asyncanalytics.settings import Batching
 
 _PREFIX = "whsec_"
 _AROUND = 1  # the brackets of an array, less the comma that its last event does without
 
 
-class WebhookDestination(BaseDestination, Unpicklable):
+class WebhookDestination(PostingDestination):
     """Posts events as they are to any URL. Whatever a 2xx says, it is a delivery."""
 
     def __init__(
@@ -83,19 +82,6 @@ class WebhookDestination(BaseDestination, Unpicklable):
         limits = own_limits(batching, around=_AROUND)
         return replace(limits, max_events=1) if self._is_single else limits
 
-    async def open(self, transport: Transport, sending: Sending, retrying: Retrying) -> None:  # noqa: ARG002 - it is compressed nowhere
-        """Use the client's pool."""
-        self._transport = transport
-        self._max_retry_after = retrying.max_retry_after
-
-    async def deliver(self, batch: Batch) -> Verdict:
-        """Post a batch, signed as of now, and judge the answer."""
-        try:
-            return await self._deliver(batch)
-        except BaseException as error:  # noqa: BLE001 - raised below, without what was to be sent
-            held = [error]
-        raise stripped(held)
-
     async def _deliver(self, batch: Batch) -> Verdict:
         content = self._content(batch)
         headers = _usual_headers(batch) | self._headers
@@ -107,16 +93,7 @@ class WebhookDestination(BaseDestination, Unpicklable):
             return Retry(error.reason, at_once=error.stale)
         if 200 <= answer.status < 300:
             return Delivered(answer.status)
-        return _as_its_own(
-            judge(
-                answer.status,
-                answer.headers,
-                answer.body,
-                batch=batch.receipts,
-                now=time.time(),
-                max_retry_after=self._max_retry_after,
-            )
-        )
+        return _as_its_own(self._judged(batch, answer))
 
     def _content(self, batch: Batch) -> bytes:
         events = b",".join(b"{" + receipt.body for receipt in batch.receipts)

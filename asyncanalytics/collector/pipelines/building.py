@@ -20,7 +20,7 @@ _UNTIRING: Final = {"max_attempts": 1_000_000}
 
 def client(pipeline: Pipeline, server: Server, folder: Path) -> AsyncClient:
     """Make the client of a pipeline; paths begin in the folder."""
-    spool = pipeline.spool_table
+    spool = pipeline.spool
     return AsyncClient(
         destinations=[destination(each, pipeline, server, folder) for each in pipeline.enabled],
         middleware=[step.middleware() for step in pipeline.transform],

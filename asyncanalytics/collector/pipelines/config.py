@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     SecretStr,
     Tag,
-    ValidationInfo,
     model_validator,
 )
 
@@ -22,13 +22,23 @@ from asyncanalytics import endpoints
 from asyncanalytics.calls import CallType
 from asyncanalytics.collector.answers import Mode
 from asyncanalytics.collector.app import MAX_BODY, MAX_INFLATED
+from asyncanalytics.collector.pipelines import checks
+from asyncanalytics.collector.pipelines.checks import (
+    FilePath,
+    Headers,
+    Name,
+    Text,
+    check_url,
+    is_url,
+    shown,
+)
 from asyncanalytics.collector.pipelines.groups import (
     BatchingTable,
     QueueingTable,
     RetryingTable,
     SendingTable,
 )
-from asyncanalytics.collector.pipelines.suggestions import unknown
+from asyncanalytics.collector.pipelines.pointing import needed, pointing_at, wrong
 from asyncanalytics.collector.pipelines.transforms import Strict, Transform
 from asyncanalytics.destinations import (
     BaseDestination,
@@ -39,69 +49,25 @@ from asyncanalytics.destinations import (
     SqliteDestination,
     WebhookDestination,
 )
-from asyncanalytics.destinations.http import check_key
 from asyncanalytics.endpoints import Auth, Endpoint, Form
 from asyncanalytics.middleware import Middleware, consent, sample, where
 from asyncanalytics.secret import Secret
 
 DEFAULT_PORT: Final = 8020
-_Name = Annotated[str, Field(min_length=1, max_length=100)]
-_Some = Annotated[list[str], Field(min_length=1)]
+_Some = Annotated[list[Text], Field(min_length=1)]
+_Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(ge=0)]
-_PLACES: Final = ("webhook", "file", "sqlite", "duckdb", "console")
-
-
-def _condition(text: str) -> str:
-    where(when=text)
-    return text
-
-
-def _place(text: str) -> str:
-    if _is_url(text):
-        return text  # checked with how it is spoken to
-    if text.partition("@")[0] not in endpoints.names():
-        raise ValueError(unknown(text, [*_PLACES, *endpoints.names()], "a URL, or one of "))
-    endpoints.parse(text)
-    return text
-
-
-def _is_url(text: str) -> bool:
-    return "://" in text.partition("@")[0]
-
-
-# What will use a member checks it, where the member stands.
-
-
-def _key(key: SecretStr) -> SecretStr:
-    check_key(Secret(key.get_secret_value()))
-    return key
-
-
-def _webhook_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
-    insecure = info.data.get("insecure", True)
-    WebhookDestination(Secret(url.get_secret_value()), insecure=insecure, name="url")
-    return url
-
-
-def _webhook_secret(secret: SecretStr) -> SecretStr:
-    WebhookDestination("https://localhost", secret=Secret(secret.get_secret_value()), name="secret")
-    return secret
-
-
-def _table(table: str) -> str:
-    SqliteDestination("events.db", table=table)
-    return table
 
 
 class Integration(Strict):
     """What every integration has: which events go there, and as what."""
 
-    name: _Name
+    name: Annotated[Name, AfterValidator(checks.destination_name)]
     to: str
     enabled: bool = True
     calls: Annotated[list[CallType], Field(min_length=1)] | None = None
     events: _Some | None = None
-    when: Annotated[str, AfterValidator(_condition)] | None = None
+    when: Annotated[str, AfterValidator(checks.condition)] | None = None
     sample: Annotated[float, Field(ge=0, le=1)] | None = None
     consent: _Some | None = None
     consent_unknown: Literal["drop", "pass"] = "drop"
@@ -113,9 +79,14 @@ class Integration(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.consent is None and "consent_unknown" in self.model_fields_set:
-            raise ValueError("consent_unknown goes with consent: name the categories there")
-        self.destination(Path())  # raises what is wrong with it as a whole
+            said = "goes with consent: name the categories there"
+            raise wrong("consent_unknown", said)
+        self._check_place()
         return self
+
+    def _check_place(self) -> None:
+        with pointing_at("to"):  # its members have been looked at
+            self.destination(Path())
 
     def middleware(self) -> list[Middleware]:
         """Return what chooses events, and then what changes them."""
@@ -136,41 +107,52 @@ class Integration(Strict):
 class EndpointTable(Strict):
     """How a system that is given as a URL is spoken to: what `endpoints.custom` takes."""
 
-    batch_path: str = "/v1/batch"
+    batch_path: Annotated[str, Field(pattern="^/")] = "/v1/batch"
     form: Form = "batch"
     auth: Auth = "basic"
-    key_in_body: str | None = None
-    key_in_event: str | None = None
-    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    key_in_body: Text | None = None
+    key_in_event: Text | None = None
+    headers: Headers = Field(default_factory=dict)
     gzip: bool = False
-    max_event_bytes: int = endpoints.MAX_EVENT_BYTES
-    max_batch_bytes: int = endpoints.MAX_BATCH_BYTES
-    max_batch_events: int = endpoints.MAX_BATCH_EVENTS
+    max_event_bytes: _Count = endpoints.MAX_EVENT_BYTES
+    max_batch_bytes: _Count = endpoints.MAX_BATCH_BYTES
+    max_batch_events: _Count = endpoints.MAX_BATCH_EVENTS
     insecure: bool = False
 
     def endpoint(self, url: str) -> Endpoint:
         """Return the endpoint at a URL."""
         plain = self.model_dump(exclude={"headers"})
-        return endpoints.custom(url, headers=_shown(self.headers), **plain)
+        return endpoints.custom(url, headers=shown(self.headers), **plain)
 
 
 class ToEndpoint(Integration):
     """One of the systems that `asyncanalytics endpoints` lists, or a URL of another one."""
 
-    to: Annotated[str, AfterValidator(_place)]
-    key: Annotated[SecretStr, AfterValidator(_key)] | None = None
+    to: Annotated[str, AfterValidator(checks.place)]
+    key: Annotated[SecretStr, AfterValidator(checks.key)] | None = None
     endpoint: EndpointTable | None = None
 
     def destination(self, folder: Path, **rules: Any) -> BaseDestination:  # noqa: ARG002 - it has no path
         """Make an endpoint's destination."""
-        if self.endpoint is not None and not _is_url(self.to):
-            raise ValueError("an endpoint table describes a system that is given as a URL")
-        table = self.endpoint or EndpointTable()
-        endpoint = table.endpoint(self.to) if _is_url(self.to) else endpoints.parse(self.to)
+        endpoint = self._endpoint()
         key = Secret("none" if self.key is None else self.key.get_secret_value())
-        if self.key is None and endpoint.auth != "none":
-            raise ValueError("key is needed: the write key of the system that events go to")
         return Destination(key, endpoint=endpoint, name=self.name, **rules)
+
+    def _endpoint(self) -> Endpoint:
+        table = self.endpoint or EndpointTable()
+        return table.endpoint(self.to) if is_url(self.to) else endpoints.parse(self.to)
+
+    def _check_place(self) -> None:
+        if is_url(self.to):
+            insecure = self.endpoint is not None and self.endpoint.insecure
+            with pointing_at("to"):
+                check_url(self.to, insecure=insecure, way="set endpoint.insecure = true")
+        elif self.endpoint is not None:
+            raise wrong("endpoint", "describes a system that is given as a URL")
+        if self.key is None and self._endpoint().auth != "none":
+            raise wrong("key", needed("key"))
+        with pointing_at("key"):  # not each goes into each header
+            self.destination(Path())
 
 
 class ToWebhook(Integration):
@@ -178,10 +160,10 @@ class ToWebhook(Integration):
 
     to: Literal["webhook"]
     insecure: bool = False  # before the url, whose check asks for it
-    url: Annotated[SecretStr, AfterValidator(_webhook_url)]
-    secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] | None = None
+    url: Annotated[SecretStr, AfterValidator(checks.webhook_url)]
+    secret: Annotated[SecretStr, AfterValidator(checks.webhook_secret)] | None = None
     form: Form = "single"
-    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    headers: Headers = Field(default_factory=dict)
 
     def destination(self, folder: Path, **rules: Any) -> BaseDestination:  # noqa: ARG002 - it has no path
         """Make a webhook."""
@@ -189,7 +171,7 @@ class ToWebhook(Integration):
             Secret(self.url.get_secret_value()),
             secret=None if self.secret is None else Secret(self.secret.get_secret_value()),
             form=self.form,
-            headers=_shown(self.headers),
+            headers=shown(self.headers),
             insecure=self.insecure,
             name=self.name,
             **rules,
@@ -200,7 +182,7 @@ class ToFile(Integration):
     """A file of JSON lines."""
 
     to: Literal["file"]
-    path: Path
+    path: FilePath
 
     def destination(self, folder: Path, **rules: Any) -> BaseDestination:
         """Make the file's destination."""
@@ -211,8 +193,8 @@ class ToTable(Integration):
     """A table in a file of SQLite or DuckDB."""
 
     to: Literal["sqlite", "duckdb"]
-    path: Path
-    table: Annotated[str, AfterValidator(_table)] = "events"
+    path: FilePath
+    table: Annotated[str, AfterValidator(checks.table)] = "events"
 
     def destination(self, folder: Path, **rules: Any) -> BaseDestination:
         """Make the table's destination."""
@@ -246,7 +228,7 @@ class _ToNowhere(Strict):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", hide_input_in_errors=True)
 
-    to: Annotated[str, AfterValidator(_place)]
+    to: Annotated[str, AfterValidator(checks.place)]
 
 
 def _kind(given: Any) -> str:
@@ -254,7 +236,7 @@ def _kind(given: Any) -> str:
     if isinstance(to, str) and to in _KINDS:
         return TAG + _KINDS[to].__name__
     try:
-        _place(to if isinstance(to, str) else "")
+        checks.place(to if isinstance(to, str) else "")
     except ValueError:
         return f"{TAG}_ToNowhere"
     return f"{TAG}ToEndpoint"
@@ -274,20 +256,28 @@ AnyIntegration = Annotated[
 class SpoolTable(Strict):
     """Where a pipeline's events wait on disk."""
 
-    folder: Path
+    folder: FilePath
     max_bytes: Annotated[int, Field(ge=16 << 20)] = 512 << 20
+
+
+def _spool(given: object) -> object:
+    if isinstance(given, dict | SpoolTable):
+        return given
+    if not isinstance(given, str | Path):
+        raise ValueError('should be text, the path of a folder, or a table: { folder = "..." }')  # noqa: TRY004 - pydantic takes no other
+    return {"folder": checks.path(given)}
 
 
 class Pipeline(Strict):
     """What is done with the events that come with one write key."""
 
-    name: _Name
-    write_key: Annotated[SecretStr, Field(min_length=1)]
+    name: Name
+    write_key: Annotated[SecretStr, AfterValidator(checks.write_key)]
     integrations: Annotated[list[AnyIntegration], Field(min_length=1)]
     transform: tuple[Transform, ...] = ()
     correct_clock: bool = False
-    bad_events: Path | None = None
-    spool: SpoolTable | Path | None = None
+    bad_events: FilePath | None = None
+    spool: Annotated[SpoolTable, BeforeValidator(_spool)] | None = None
     batching: BatchingTable | None = None
     queueing: QueueingTable | None = None
     retrying: RetryingTable | None = None
@@ -298,13 +288,9 @@ class Pipeline(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.enabled:
-            raise ValueError("at least one of its integrations must be enabled")
+            said = "at least one of its integrations must be enabled: leave out enabled = false"
+            raise ValueError(said)
         return self
-
-    @property
-    def spool_table(self) -> SpoolTable | None:
-        """The spool, if there is one."""
-        return SpoolTable(folder=self.spool) if isinstance(self.spool, Path) else self.spool
 
     @property
     def enabled(self) -> list[Integration]:
@@ -317,7 +303,7 @@ class Pipeline(Strict):
 class Server(Strict):
     """How events come in."""
 
-    host: str = "127.0.0.1"
+    host: Text = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = DEFAULT_PORT
     mode: Mode = "lenient"
     allowed_hosts: tuple[str, ...] = ()
@@ -333,7 +319,3 @@ class Config(Strict):
 
     server: Server = Server()
     pipelines: Annotated[list[Pipeline], Field(min_length=1)]
-
-
-def _shown(headers: dict[str, SecretStr]) -> dict[str, str]:
-    return {name: value.get_secret_value() for name, value in headers.items()}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
 
 from asyncanalytics import settings
+from asyncanalytics.collector.pipelines.pointing import member_of, wrong
+from asyncanalytics.errors import ConfigurationError
 from asyncanalytics.settings import Batching, Queueing, Retrying, Sending
 
 
@@ -27,7 +29,13 @@ def _table(group: type[Any], *left_out: str) -> Any:
     )
 
     def check(table: BaseModel) -> BaseModel:
-        group(**table.model_dump())  # raises what is wrong with it as a whole
+        try:
+            group(**table.model_dump())
+        except ConfigurationError as error:
+            member = member_of(str(error), [group.__name__])
+            if member is None or member[1] not in table.model_fields_set:
+                raise
+            raise wrong(member[1], str(error)) from None
         return table
 
     return Annotated[model, AfterValidator(check)]

@@ -3,6 +3,8 @@
 - A success is answered once every good event is in all its queues, and on the disk of each pipeline
   that has a spool. Otherwise nothing is claimed, and in most cases nothing was taken.
 - All keys are checked before anything is taken.
+- Bad events are kept before the good ones are taken, and once there is room for those: a request
+  that comes again for want of room finds nothing of it kept.
 - What waits for room is bounded: in time by `max_wait`, in number by `max_waiting`.
 - A reload in the middle of a request has it go on with the new pipelines.
 """
@@ -35,6 +37,8 @@ from asyncanalytics.errors import Closed, NotDurable, QueueFull, Unserialisable
 from asyncanalytics.forwarding import Event, Plan, event, take
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from asyncanalytics.collector.judge import Reason
     from asyncanalytics.collector.pipelines.config import Server
     from asyncanalytics.collector.pipelines.line import Line
@@ -102,12 +106,16 @@ class Intake:
         delivery = open_envelope(request, route, body)
         sorting = _Sorting(self._desk, delivery, is_batch=route.call == BATCH)
         await sorting.sort()
-        for line, bad in sorting.bad.items():
-            await line.keep(bad, patience=self._patience)
-        if not (sorting.bad and mode == "strict"):
-            await self._submit(sorting.good)
+        if sorting.bad and mode == "strict":
+            await self._keep(sorting.bad)
+        else:
+            await self._submit(sorting.good, dict(sorting.bad))
         self._count_bad(sorting.bad)
         return bad_events(mode, sorting.errors(), route.success)
+
+    async def _keep(self, bad: dict[Line, list[Bad]]) -> None:
+        for line, events in bad.items():
+            await line.keep(events, patience=self._patience)
 
     def _count_bad(self, bad: dict[Line, list[Bad]]) -> None:
         for line, events in bad.items():
@@ -116,13 +124,21 @@ class Intake:
                 self._said.add(kind)
                 logger.warning("pipeline %r: a bad event: %s; more are only counted", *kind)
 
-    async def _submit(self, shares: Shares) -> None:
-        """Have all events taken, by the pipelines that there are when there is room."""
+    async def _submit(self, shares: Shares, bad: dict[Line, list[Bad]]) -> None:
+        """Have all events taken, by the pipelines that there are when there is room.
+
+        The bad ones are kept just before, once, however many pipelines take turns.
+        """
+
+        async def keep() -> None:
+            await self._keep(bad)
+            bad.clear()
+
         for _ in range(_PERSISTENCE):
             lines = {key: self._desk.line(key) for key in shares}
             try:
                 plans = [await lines[key].way.plan(events) for key, events in shares.items()]
-                await self._take(plans)
+                await self._take(plans, first=keep if bad else None)
             except Closed:
                 continue  # replaced meanwhile: the desk knows by what, or that it is over
             except QueueFull as error:
@@ -141,14 +157,16 @@ class Intake:
         """Seconds that a disk has."""
         return max(self._desk.server.max_wait, _DISK)
 
-    async def _take(self, plans: list[Plan]) -> None:
+    async def _take(
+        self, plans: list[Plan], *, first: Callable[[], Awaitable[None]] | None
+    ) -> None:
         server = self._desk.server
         has_room = all(load.has_room() for plan in plans for load in plan.loads)
         if not has_room and self._waiting >= server.max_waiting:
             raise Refused(503, "too_many_wait", "too many requests wait: send it again later")
         self._waiting += 1
         try:
-            await take(plans, patience=self._patience)
+            await take(plans, patience=self._patience, first=first)
         finally:
             self._waiting -= 1
 

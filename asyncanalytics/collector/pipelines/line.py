@@ -77,7 +77,7 @@ class Line:
 
     async def look_for_strays(self) -> None:
         """Count what waits in the spool for nobody who is here, and say what is new of it."""
-        table = self.config.spool_table
+        table = self.config.spool
         if table is None:
             return
         names = {each.name for each in self.config.enabled}

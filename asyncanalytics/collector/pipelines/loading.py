@@ -19,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 
 from asyncanalytics.collector.pipelines import building, config
 from asyncanalytics.collector.pipelines.config import TAG, Config, Integration
+from asyncanalytics.collector.pipelines.groups import given
+from asyncanalytics.collector.pipelines.pointing import list_of_tables, member_of, needed
 from asyncanalytics.collector.pipelines.positions import Position, Positions
 from asyncanalytics.collector.pipelines.suggestions import unknown
 from asyncanalytics.collector.problems import InvalidConfiguration, Problem
@@ -189,19 +191,27 @@ def _variable(found: re.Match[str]) -> str:
 # ---------------------------------------------------------------------------------------- errors
 
 
+_SAID: Final = {
+    "too_short": "needs at least one, and is empty",
+    "string_too_short": "is empty: write something",
+    "path_type": "should be text, the path of a file or folder",
+    "string_type": "should be text, in quotes",
+    "string_pattern_mismatch": "should begin with a slash",
+    "model_type": "should be a table",
+    "dict_type": "should be a table",
+}
+
+
 def _plain(error: ErrorDetails) -> tuple[Place, str]:
     place = tuple(each for each in error["loc"] if not str(each).startswith(TAG))
     if error["type"] == "extra_forbidden":
         return place, unknown(str(place[-1]), _names_at(error["loc"][:-1]))
     if error["type"] == "missing":
-        return place, "is needed"
-    if error["type"] in {"too_short", "string_too_short"}:
-        return place, "needs at least one, and is empty"
-    if error["type"] == "path_type":
-        return place, "should be text, the path of a file or folder"
-    if error["type"] == "value_error":
-        return place, error["msg"].removeprefix("Value error, ")
-    return place, _lowered(error["msg"].removeprefix("Input "))
+        return place, needed(str(place[-1]))
+    if error["type"] in {"list_type", "tuple_type"}:
+        return place, list_of_tables(str(place[-1]))
+    said = _SAID.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    return place, said if error["type"] == "value_error" else _lowered(said.removeprefix("Input "))
 
 
 def _lowered(text: str) -> str:
@@ -234,13 +244,25 @@ def _unbuilt(made: Config) -> Iterator[tuple[Place, str]]:
     for number, pipeline in enumerate(made.pipelines):
         place: Place = ("pipelines", number)
         broken = [
-            ((*place, "integrations", index), problem)
+            (_blamed((*place, "integrations", index), each, problem), problem)
             for index, each in enumerate(pipeline.integrations)
             if isinstance(each, Integration) and each.enabled
             if (problem := _problem(building.destination, each, pipeline, made.server, Path()))
         ]
         whole = None if broken else _problem(building.client, pipeline, made.server, Path())
         yield from [(place, whole)] if whole else broken
+
+
+def _blamed(place: Place, integration: Integration, problem: str) -> Place:
+    """Return the place of what does not go with the pipeline's own settings."""
+    found = member_of(problem, ("Batching", "Queueing", "Retrying"))
+    if found is None:
+        return place
+    group = found[0].lower()
+    own = given(getattr(integration, group))
+    if found[1] in own:
+        return (*place, group, found[1])
+    return (*place, group) if own else (*place[:2], group, found[1])
 
 
 def _problem(build: Callable[..., object], *args: object) -> str | None:
@@ -282,7 +304,7 @@ def _names_of(made: Config) -> dict[str, Any]:
             {
                 "name": each.name,
                 "write_key": each.write_key.get_secret_value(),
-                "spool": each.spool_table and each.spool_table.folder,
+                "spool": each.spool and each.spool.folder,
                 "integrations": [{"name": getattr(one, "name", None)} for one in each.integrations],
             }
             for each in made.pipelines

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, model_validator
 
+from asyncanalytics.collector.pipelines.pointing import wrong
 from asyncanalytics.errors import describe
 from asyncanalytics.middleware import (
     Middleware,
@@ -85,6 +86,11 @@ def _tried(name: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _hash_key(key: SecretStr) -> SecretStr:
+    pseudonymise("userId", key=Secret(key.get_secret_value()))
+    return key
+
+
 class Transform(Strict):
     """One step, which is one of these."""
 
@@ -93,7 +99,7 @@ class Transform(Strict):
     drop: Annotated[list[str] | None, _tried("drop")] = None
     set: Annotated[dict[str, Any] | None, _tried("set")] = None
     hash: Annotated[list[str] | None, _tried("hash")] = None
-    hash_key: SecretStr | None = None
+    hash_key: Annotated[SecretStr, AfterValidator(_hash_key)] | None = None
     cast: Annotated[dict[str, Kind] | None, _tried("cast")] = None
     template: Annotated[dict[str, str] | None, _tried("template")] = None
     function: Annotated[str | None, _tried("function")] = None
@@ -104,8 +110,7 @@ class Transform(Strict):
         if len(steps) != 1:
             raise ValueError(f"a step is one of {', '.join(_MAKERS)}; each has a header of its own")
         if ("hash" in steps) != (self.hash_key is not None):
-            raise ValueError("hash and hash_key go together: the key is at least 16 bytes")
-        self.middleware()  # which checks the key
+            raise wrong("hash_key", "hash and hash_key go together: the key is at least 16 bytes")
         return self
 
     def middleware(self) -> Middleware:
