@@ -46,6 +46,8 @@ nox.options.sessions = ["lint", "types", "tests", "tests_core", "guard"]
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+# Without bytecode, each of the tests' many processes compiles whatever it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def _offer_pyenv() -> None:
