@@ -758,12 +758,13 @@ import json, os, socket, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 from asyncanalytics import Client
 
-library, looked_up, begun = threading.Lock(), socket.getaddrinfo, threading.Event()
+library, looked_up = threading.Lock(), socket.getaddrinfo
+begun, go = threading.Event(), threading.Event()
 
 def getaddrinfo(*args, **hints):
     with library:  # as those in the C library, it is not made anew in a child
         begun.set()
-        time.sleep(0.3)
+        go.wait(%s)
         return looked_up(*args, **hints)
 
 socket.getaddrinfo = getaddrinfo
@@ -772,6 +773,12 @@ for each in (client, other):
     each.track("From Parent", user_id="u1")
 begun.wait()
 """
+
+
+def slow(live: Live, seconds: float = 0.3) -> str:
+    """Return a script whose clients look names up for so long, or until `go` is set."""
+    return SLOW % (seconds, live.url.rpartition(":")[2])
+
 
 THE_FORK = """
 pid = os.fork()
@@ -786,7 +793,7 @@ os.waitpid(pid, 0)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_while_names_are_looked_up(live: Live) -> None:
     """A fork waits for the lookups of all clients, so no child inherits a lock of theirs."""
-    script = SLOW % live.url.rpartition(":")[2] + THE_FORK
+    script = slow(live) + THE_FORK
     counts = run(
         script + "print(json.dumps([client.close().delivered, other.close().delivered]))", live
     )
@@ -798,11 +805,11 @@ def test_a_fork_while_names_are_looked_up(live: Live) -> None:
 def test_a_slow_lookup_holds_up_no_start(live: Live) -> None:
     """While one client looks a name up, another starts, and looks one up beside it."""
     script = (
-        SLOW % live.url.rpartition(":")[2]
+        slow(live, 20.0)
         + """
-before = time.monotonic()
 with Client(endpoint="http://localhost:1") as third:
     print(json.dumps(library.locked()), flush=True)
+    go.set()
     for each in (client, other):
         each.close()
 print(json.dumps(client.stats().delivered + other.stats().delivered))
@@ -816,7 +823,7 @@ print(json.dumps(client.stats().delivered + other.stats().delivered))
 def test_a_signal_while_a_fork_waits(live: Live, raised: str) -> None:
     """Its handler may fork too; what it raises is Python's to say, and the child begins anew."""
     script = (
-        SLOW % live.url.rpartition(":")[2]
+        slow(live)
         + f"""
 import signal, sys
 said = []
