@@ -823,14 +823,19 @@ print(json.dumps(client.stats().delivered + other.stats().delivered))
 def test_a_signal_while_a_fork_waits(live: Live, raised: str) -> None:
     """Its handler may fork too; what it raises is Python's to say, and the child begins anew."""
     script = (
-        slow(live)
+        slow(live, 20.0)
         + f"""
 import signal, sys
 said = []
 sys.unraisablehook = lambda found: said.append(found.exc_type.__name__)
 children = []
 
+def ring():
+    if not go.is_set():  # at the first fork alone, which waits from now on
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
 def handle(*_):
+    go.set()
     if os.getpid() == parent:
         children.append(os.fork())
         if not children[-1]:
@@ -839,7 +844,7 @@ def handle(*_):
 
 parent = os.getpid()
 signal.signal(signal.SIGALRM, handle)
-signal.setitimer(signal.ITIMER_REAL, 0.05)
+os.register_at_fork(before=ring)
 pid = os.fork()
 if pid == 0:
     print(json.dumps(client.stats().accepted), flush=True)
