@@ -131,8 +131,13 @@ class Switchyard:
 
 
 @pytest.fixture
-async def yard(tmp_path: Path) -> AsyncIterator[Switchyard]:
-    """A switchyard that asserts the law at the end of the test."""
+async def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Switchyard]:
+    """A switchyard that asserts the law at the end of the test.
+
+    It is also the working directory, where the relative paths of a configuration without a file
+    begin.
+    """
+    monkeypatch.chdir(tmp_path)
     async with AsyncExitStack() as stack:
         made = Switchyard(tmp_path, stack)
         yield made

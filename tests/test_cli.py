@@ -507,6 +507,7 @@ def test_collect_collects_until_it_is_told_to_end(shell: Shell) -> None:
         assert json.loads(out)["stats"]["good"] == 1
 
 
+@pytest.mark.long
 @POSIX
 def test_collect_misbehaves_on_demand(shell: Shell) -> None:
     """The options for faults reach the requests, and a key that is not let in is refused."""
@@ -525,6 +526,7 @@ def test_collect_misbehaves_on_demand(shell: Shell) -> None:
         assert err == "note: this collector misbehaves: answers 503, 1 times\n"
 
 
+@pytest.mark.long
 @POSIX
 def test_collect_keeps_a_file(shell: Shell, tmp_path: Path) -> None:
     """With --path what was collected is there again, and without --json people can read it."""

@@ -680,6 +680,7 @@ print(json.dumps(shop.client.stats().as_dict()))
 """
 
 
+@pytest.mark.long
 def test_the_page_s_asgi_app_runs_under_uvicorn(live: Any, example: Callable[..., Path]) -> None:
     """The client starts with the server; at SIGTERM what is pending is sent."""
     pytest.importorskip("uvicorn")
@@ -702,6 +703,7 @@ print(json.dumps(sync_shop.client.close().as_dict()))
 """
 
 
+@pytest.mark.long
 def test_the_page_s_wsgi_app_runs_under_wsgiref(live: Any, example: Callable[..., Path]) -> None:
     """Requests of one thread each have their own context."""
     folder = example("django", "sync_shop.py").parent
@@ -740,6 +742,7 @@ def test_the_page_s_wsgi_app_runs_under_gunicorn(live: Any, example: Callable[..
     ordered(live, 3)
 
 
+@pytest.mark.long
 def test_the_page_s_wsgi_app_runs_under_runserver(live: Any, example: Callable[..., Path]) -> None:
     """Django's own development server drains at Ctrl-C."""
     folder = example("django", "sync_shop.py").parent

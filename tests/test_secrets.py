@@ -325,6 +325,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_the_command_line_shows_neither(live: Live, lab: Lab) -> None:
     """Not even with every log record of every library, and asyncio in debug mode."""
     pytest.importorskip("typer")

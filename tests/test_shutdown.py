@@ -316,6 +316,7 @@ app.routes.append(Route("/hang", hang))
 """
 
 
+@pytest.mark.long
 def test_gunicorn_with_a_request_that_hangs(live: Live, example: Example) -> None:
     """It gets its part of the time that gunicorn gives, and the drain gets the rest."""
     pytest.importorskip("uvicorn_worker")

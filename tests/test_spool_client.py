@@ -520,8 +520,10 @@ def full(lab: Lab, folder: Path) -> Iterator[Any]:
 
 async def fill(client: WatchedClient) -> int:
     """Make calls until there is no room; return how many were taken."""
-    count = 0
-    while client._flushers[0].buffer.has_room(SIZE + 600):
+    count, buffer = 0, client._flushers[0].buffer
+    while buffer.has_room(10 * (SIZE + 600), 9):
+        count += len(await many(client, 10, x="y" * SIZE))
+    while buffer.has_room(SIZE + 600):
         await client.track("Added File", user_id="u1", properties={"x": "y" * SIZE})
         count += 1
     return count

@@ -78,6 +78,7 @@ def test_a_rotten_id_is_set_aside(tmp_path: Path) -> None:
         assert spool.append(entries("new")).result()[0] > 300
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(40))
 def test_rot_anywhere_is_survived(tmp_path: Path, seed: int) -> None:
     """Whatever byte is wrong: no wrong row comes out, what is missing is counted, and it works."""

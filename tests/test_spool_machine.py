@@ -40,7 +40,7 @@ PATIENCE = 20.0  # seconds for what takes a tenth of one
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here"),
-    pytest.mark.timeout(3_600 if SOAK else 60),
+    pytest.mark.timeout(3_600 if SOAK else 300),
 ]
 
 FORKS = """
