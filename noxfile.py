@@ -25,9 +25,8 @@ LOCK = "constraints.txt"
 NODE_PEERS = Path("benchmarks/node")
 NODE_SDKS = Path("tests/node")
 TYPING_TESTS = ("tests/typing_public.py", "tests/typing_edges.py")
-# The tests spend as much time waiting, for processes, disks and clocks, as they compute; and a
-# worker that is done takes tests from another, so that none is left alone with a slow file.
-PARALLEL = ("--numprocesses", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal")
+# A worker that is done takes tests from another, so that none is left alone with a slow file.
+PARALLEL = ("--numprocesses", "auto", "--dist", "worksteal")
 QUICK = ("-m", "not long")
 WITHOUT_DISK = ("--ignore-glob=*/test_spool*", "--ignore-glob=*/test_faults*")
 
