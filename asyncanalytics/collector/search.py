@@ -2,7 +2,7 @@
 
 A filter that few events fulfil would else hold the loop while all of them are looked at. So one
 statement reads so many positions only, and how many is learned from how long the last one took.
-No index but that of the messageId is needed: a stretch of thousands costs milliseconds, and an
+No index is needed, not even of the messageIds: a stretch of thousands costs milliseconds, and an
 index would cost every event on its way in.
 """
 # ruff: noqa: S608 - what is put into statements here are constants; values are bound
@@ -150,8 +150,8 @@ class Stretches:
         return self._cut(self._rest)
 
     def _cut(self, where: Filter) -> Filter:
-        edge = None if where.message_id is not None else self._edge(where)
-        if edge is None:  # the index finds a messageId at once; or this is the last stretch
+        edge = self._edge(where)
+        if edge is None:  # this is the last stretch
             self._rest = None
             return where
         if self._down:
