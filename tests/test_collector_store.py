@@ -402,6 +402,39 @@ async def test_text(
         assert len((await get(collector, "/events", text=text))["events"]) == found
 
 
+def holds(payload: bytes, text: str) -> bool:
+    """Look for a text in a payload as plainly as it can be done."""
+    found = payload.decode()
+    for needle in (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]):
+        if needle.isascii() and needle.encode().lower() in payload.lower():
+            return True
+        if not needle.isascii() and needle.casefold() in found.casefold():
+            return True
+    return False
+
+
+# Letters that are folded to one, to two or three, to those of ASCII, and what JSON escapes.
+letters = st.text('aAkKsSıİéÉëßẞſﬁﬃŉǰΐΐᾳσςΣжЖ日本\U0001f600\u0301\u212a "\\1', max_size=5)  # noqa: RUF001 - they are meant
+
+
+@settings(max_examples=150, deadline=None)
+@given(values=st.lists(letters, min_size=1, max_size=6), text=letters, escaped=st.booleans())
+def test_text_of_any_letters(
+    values: list[str],
+    text: str,
+    escaped: bool,  # noqa: FBT001 - Hypothesis gives it by its name
+) -> None:
+    """What is found is what a plain search finds, whether JSON was written with escapes or not."""
+    payloads = [json.dumps({"x": each}, ensure_ascii=escaped).encode() for each in values]
+    store = Store()
+    rows = [(place, *[None] * 8, each) for place, each in enumerate(payloads)]
+    store.add(RequestRow(received_at="2026"), rows)
+    for wanted in (text, *values):
+        expected = [each for each in payloads if holds(each, wanted)] if wanted else payloads
+        assert [each.payload for each in store.find(Filter(text=wanted))] == expected
+    store.close()
+
+
 NAMED = [
     {"type": "track", "event": "A", "userId": "u1"},
     {"type": "page", "name": "A", "anonymousId": "u1"},
