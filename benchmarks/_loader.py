@@ -38,6 +38,7 @@ _HEAD = (
     "POST /v1/batch HTTP/1.1\r\nHost: {}\r\nAuthorization: Basic a2V5Og==\r\n"
     "Content-Type: application/json\r\n{}Content-Length: {}\r\n\r\n"
 )
+_NONE = -1  # no batch is under way
 _RESET = struct.pack("ii", 1, 0)  # lingers for no time: what is on the way is thrown away
 
 
@@ -53,6 +54,8 @@ class Load:
     gzip: bool = False
     cuts: float = 0.0
     """The share of requests that are cut."""
+    again: bool = False
+    """Whether what is answered with 503 is sent again, where anything but 200 else is an error."""
     core: int | None = None
     """Where the process runs, if the system can pin it."""
 
@@ -90,7 +93,9 @@ class _Connection:
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.batch = -1
+        self.batch = _NONE
+        self.status = b""
+        """Of the last answer."""
         self._heard = b""
 
     def cut(self, part: bytes, *, reset: bool) -> None:
@@ -101,16 +106,16 @@ class _Connection:
         self.socket.close()
 
     def is_answered(self) -> bool:
-        """Read what is there, and tell whether the answer is complete; it must be 200."""
+        """Read what is there, and tell whether the answer is complete."""
         heard = self.socket.recv(65_536)
         self._heard += heard
         head, end, content = self._heard.partition(b"\r\n\r\n")
-        if not heard or (end and not head.startswith(b"HTTP/1.1 200 ")):
-            raise ConnectionError(f"not the answer 200, but: {head[:60]!r}")
+        if not heard:
+            raise ConnectionError("the connection was closed in place of an answer")
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
         if not end or len(content) < length:
             return False
-        self._heard = b""
+        self._heard, self.status = b"", head.split(b" ", 2)[1]
         return True
 
 
@@ -125,7 +130,7 @@ class _Sender:
         self._waiting = deque(load.numbers)
         self._chance = Random(load.first)
         self._selector = selectors.DefaultSelector()
-        self.cut = 0
+        self.cut = self.refused = 0
         self.answered: list[int] = []
         for _ in range(load.connections):
             self._connect()
@@ -141,9 +146,21 @@ class _Sender:
             self._send(key.data)
         while len(self.answered) < self._load.batches:
             for key, _ in self._selector.select():
-                if key.data.is_answered():
-                    self.answered.append(key.data.batch)
+                if key.data.batch == _NONE:  # it was idle, and the server closed it
+                    self._selector.unregister(key.fileobj)
+                elif key.data.is_answered():
+                    self._note(key.data)
                     self._send(key.data)
+
+    def _note(self, connection: _Connection) -> None:
+        if connection.status == b"200":
+            self.answered.append(connection.batch)
+        elif connection.status == b"503" and self._load.again:
+            self.refused += 1
+            self._waiting.append(connection.batch)
+        else:
+            raise ConnectionError(f"not the answer 200, but {connection.status!r}")
+        connection.batch = _NONE
 
     def _send(self, connection: _Connection) -> None:
         while self._waiting:
@@ -181,7 +198,8 @@ def main() -> None:
     start = time.perf_counter()
     sender.send_all()
     seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "answered": sender.answered, "cut": sender.cut}))
+    told = {"answered": sender.answered, "cut": sender.cut, "refused": sender.refused}
+    print(json.dumps({"seconds": seconds, **told}))
 
 
 if __name__ == "__main__":

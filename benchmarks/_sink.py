@@ -4,7 +4,8 @@ Promises:
 - A request is answered as soon as it is read, or after the latency that was asked for; nothing
   is parsed or inflated before `GET /count`.
 - `GET /count` answers with what came since the last count: requests, bytes of their bodies,
-  events, distinct ids, and events whose name or properties are not those that were sent.
+  events, distinct ids, the fewest of them that came with any one key, and events whose name or
+  properties are not those that were sent.
 - `GET /latency/0.05` makes it answer each request 50 ms after it came. After `GET /hold` it
   answers none, until `GET /release` answers all of them.
 - It reads the wire form of each client that is measured: see `_DIALECTS`.
@@ -71,29 +72,30 @@ class Inbox:
     """The bodies that came since the last count."""
 
     def __init__(self) -> None:
-        self._bodies: list[tuple[Dialect, bool, bytes]] = []
+        self._bodies: list[tuple[Dialect, bytes, bool, bytes]] = []
 
-    def put(self, path: bytes, body: bytes, *, compressed: bool) -> None:
+    def put(self, path: bytes, body: bytes, *, key: bytes, compressed: bool) -> None:
         """Keep a body as it came. What is sent to another path holds no events."""
         dialect = _DIALECTS.get(path.partition(b"?")[0].rstrip(b"/"))
         if dialect is not None:
-            self._bodies.append((dialect, compressed, body))
+            self._bodies.append((dialect, key, compressed, body))
 
     def count(self) -> dict[str, int]:
         """Return the figures, and forget the bodies."""
         bodies, self._bodies = self._bodies, []
-        ids: set[str] = set()
+        ids: dict[bytes, set[str]] = {}
         events = altered = 0
-        for dialect, compressed, body in bodies:
+        for dialect, key, compressed, body in bodies:
             batch = dialect.read(gzip.decompress(body) if compressed else body)
             events += len(batch)
-            ids.update(event[dialect.id] for event in batch)
+            ids.setdefault(key, set()).update(event[dialect.id] for event in batch)
             altered += sum(map(dialect.is_altered, batch))
         return {
             "requests": len(bodies),
-            "bytes": sum(len(body) for _, _, body in bodies),
+            "bytes": sum(len(body) for *_, body in bodies),
             "events": events,
-            "distinct": len(ids),
+            "distinct": len(set().union(*ids.values())),
+            "fewest": min(map(len, ids.values()), default=0),
             "altered": altered,
         }
 
@@ -162,7 +164,7 @@ class Connection(asyncio.Protocol):
             if not end:
                 return False
             self._head, self._data = bytes(head), rest
-            self._length = _content_length(self._head.lower())
+            self._length = int(_header(self._head, b"content-length") or b"0")
         return len(self._data) >= self._length
 
     def _take(self) -> None:
@@ -174,7 +176,8 @@ class Connection(asyncio.Protocol):
             _answer(self._transport, self._told(path.decode()))
         else:
             compressed = b"\r\ncontent-encoding: gzip" in head.lower()
-            self._inbox.put(path, body, compressed=compressed)
+            key = _header(head, b"authorization")
+            self._inbox.put(path, body, key=key, compressed=compressed)
             self._manner.acknowledge(self._transport)
 
     def _told(self, path: str) -> bytes:
@@ -189,9 +192,9 @@ class Connection(asyncio.Protocol):
         return _OK
 
 
-def _content_length(head: bytes) -> int:
-    value = head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
-    return int(value or b"0")
+def _header(head: bytes, name: bytes) -> bytes:
+    _, found, rest = head.lower().partition(b"\r\n" + name + b":")
+    return head[len(head) - len(rest) :].partition(b"\r\n")[0].strip() if found else b""
 
 
 async def main() -> None:

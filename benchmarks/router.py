@@ -13,15 +13,21 @@ from _report import middle, ratio, table, text
 MEMORY = Subject(name="in memory", program="routing.py", options={"server": "memory"})
 SPOOLED = replace(MEMORY, name="with a spool", options={"server": "spooled"})
 BARE = replace(
-    CONTROL, program="routing.py", options={"server": "control"}, lacks=frozenset({"gzip"})
+    CONTROL, program="routing.py", options={"server": "control"}, lacks=frozenset({"gzip", "cuts"})
 )
+
+OVERLOAD = "overload"
 
 QUESTION = Question(
     name="router",
     subjects=(MEMORY, SPOOLED, BARE),
     short={"events": 30_000, "core": cores()[0]},
     full={"events": 100_000, "core": cores()[0]},
-    cases={"batches of 100": {}, "batches of 100, gzip": {"gzip": True}},
+    cases={
+        "batches of 100": {},
+        "batches of 100, gzip": {"gzip": True},
+        OVERLOAD: {"connections": 400, "cuts": 0.1, "again": True, "room": 10_000},
+    },
     only_full=frozenset({"batches of 100, gzip"}),
     rounds={"short": 1, "full": 3},
 )
@@ -41,12 +47,35 @@ def _row(results: Results, name: str) -> list[str]:
     ]
 
 
+def _lost(results: Results, name: str) -> list[str]:
+    def figure(each: str) -> float:
+        return middle(results.rounds, name, each)
+
+    twice = figure("arrived") - 2 * figure("sent")
+    figures = (figure("sent") - figure("fewest"), figure("sent"), figure("taken_per_second"))
+    return [
+        name,
+        *(text(each, ",.0f") for each in (*figures, figure("cut"), figure("refused"), twice)),
+    ]
+
+
+TABLES = {
+    "rates": (_row, HEAD),
+    "losses": (
+        _lost,
+        ("missing", "answered with 200", "taken/s", "cut requests", "answered with 503", "twice"),
+    ),
+}
+
+
 def show(results: Results) -> None:
     """Print a table for each case, beside its promise."""
     for case in results.cases:
+        row, head = TABLES["losses" if case == OVERLOAD else "rates"]
+        promise = "0 missing" if case == OVERLOAD else "15,000"
         of_case = results.case(case)
-        rows = [_row(of_case, name) for name in of_case.names]
-        print(table((f"{case} (promised: 15,000)", *HEAD), rows), end="\n\n")
+        rows = [row(of_case, name) for name in of_case.names]
+        print(table((f"{case} (promised: {promise})", *head), rows), end="\n\n")
 
 
 def charts(results: Results) -> list[Chart]:

@@ -650,7 +650,7 @@ async def test_pages_of_large_events(collector: Collector) -> None:
 
 
 async def test_a_message_id_among_many_requests(collector: Collector) -> None:
-    """The index is kept in runs of requests: all are looked at, also where some are empty."""
+    """Each arrival is found and counted, also where those in between were deleted."""
     for number in range(70):
         fields = {"messageId": "same" if number % 23 == 0 else str(number), "event": f"E{number}"}
         await post(collector, "/v1/track", event(**fields))

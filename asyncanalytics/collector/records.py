@@ -121,9 +121,9 @@ class CollectorStats:
     good: int
     bad: int
     distinct: int
-    """Different messageIds among the events kept."""
+    """Different messageIds among the events that are counted."""
     duplicates: int
-    """Arrivals of a messageId that had been kept before."""
+    """Further arrivals of these messageIds among them."""
     by_type: Mapping[str, int]
     """Events by call; `unknown` for those whose type is none of the six."""
     reasons: Mapping[str, int]

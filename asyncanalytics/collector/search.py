@@ -2,7 +2,7 @@
 
 A filter that few events fulfil would else hold the loop while all of them are looked at. So one
 statement reads so many positions only, and how many is learned from how long the last one took.
-No index but that of the messageId is needed: a stretch of thousands costs milliseconds, and an
+No index is needed, not even of the messageIds: a stretch of thousands costs milliseconds, and an
 index would cost every event on its way in.
 """
 # ruff: noqa: S608 - what is put into statements here are constants; values are bound
@@ -32,7 +32,9 @@ MOST: Final = 8_192
 _FEWEST, _FIRST = 32, 256
 _LONGEST_LIKE: Final = 1_000  # characters
 _LIKE: Final = "CAST(payload AS TEXT) LIKE ? ESCAPE '\\'"  # some builds let LIKE fit no BLOB
-_ASCII: Final = re.compile(r"[\x01-\x7f]+")
+# Of ASCII, without the letters that others are folded to as well, such as `ß` to `ss`.
+_PLAIN: Final = re.compile(r"[\x01-`bcdegmopqruvxz{-\x7f]+")
+_HOLDS: Final = "holds(payload, ?, ?)"
 _BEYOND: Final = (1 << 63) - 1
 
 _CONDITIONS: Final = {
@@ -69,7 +71,7 @@ def condition(where: Filter) -> tuple[str, list[Any]]:
     return " AND ".join(parts) or "1", values
 
 
-def _holds(text: str) -> tuple[str, list[str]]:
+def _holds(text: str) -> tuple[str, list[Any]]:
     """Look for the text as it is and as JSON writes it within a string."""
     plain = utf8_text(text)
     needles = {orjson.dumps(plain)[1:-1].decode(), json.dumps(text)[1:-1]}
@@ -79,16 +81,16 @@ def _holds(text: str) -> tuple[str, list[str]]:
     return f"({' OR '.join(sql for sql, _ in tests)})", [each for _, some in tests for each in some]
 
 
-def _test(needle: str) -> tuple[str, list[str]]:
+def _test(needle: str) -> tuple[str, list[Any]]:
     # LIKE knows the capitals of ASCII only, and no long patterns; but it is quick.
     if needle.isascii() and len(needle) <= _LONGEST_LIKE:
         return _LIKE, [_like(needle)]
-    # Python is asked last: the rest leaves most payloads out.
-    folded, tests = needle.casefold(), [f"length(payload) >= {len(needle)}"]
-    if not folded.isascii():
-        tests.append("length(CAST(payload AS TEXT)) < length(payload)")  # it is not all ASCII
-    part = max(_ASCII.findall(needle), key=len, default="")[:_LONGEST_LIKE]
-    return " AND ".join([*tests, _LIKE, "holds(payload, ?)"]), [_like(part), folded]
+    folded = needle.casefold()
+    others = bytes(set(range(128)).difference((folded + folded.upper()).encode()))
+    plain = max(_PLAIN.findall(folded), key=len, default="")[:_LONGEST_LIKE]
+    if not plain:
+        return _HOLDS, [folded, others]
+    return f"{_LIKE} AND {_HOLDS}", [_like(plain), folded, others]
 
 
 def _like(text: str) -> str:
@@ -99,15 +101,25 @@ def _like(text: str) -> str:
 
 def add_functions(db: sqlite3.Connection) -> None:
     """Give a connection what the conditions call."""
-    db.create_function("holds", 2, _payload_holds, deterministic=True)
+    db.create_function("holds", 3, _payload_holds, deterministic=True)
     db.execute("PRAGMA temp_store = MEMORY")
     db.execute(_LISTS)
 
 
-def _payload_holds(payload: bytes, folded: str) -> bool:
-    if payload.isascii() and not folded.isascii():
+def _payload_holds(payload: bytes, folded: str, others: bytes) -> bool:
+    """Tell whether a text is in a payload, in capitals or not; `others` are bytes not in it.
+
+    Folding takes longest: what cannot be a part of the text is left out at first.
+    """
+    if payload.isascii():
+        return folded.isascii() and folded.encode() in payload.lower()
+    if folded not in _folded(payload.translate(None, others)):
         return False
-    return folded in payload.decode("utf-8", "replace").casefold()
+    return folded.encode() in payload or folded in _folded(payload)
+
+
+def _folded(payload: bytes) -> str:
+    return payload.decode("utf-8", "replace").casefold()
 
 
 def storable(value: Any) -> Any:
@@ -150,8 +162,8 @@ class Stretches:
         return self._cut(self._rest)
 
     def _cut(self, where: Filter) -> Filter:
-        edge = None if where.message_id is not None else self._edge(where)
-        if edge is None:  # the index finds a messageId at once; or this is the last stretch
+        edge = self._edge(where)
+        if edge is None:  # this is the last stretch
             self._rest = None
             return where
         if self._down:
