@@ -81,15 +81,17 @@ class _Background:
         self.handover: Handover | None = None
         self._ready: Future[BlockingPortal] = Future()
         self._thread = threading.Thread(target=self._run, name="asyncanalytics", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, and wait until the client is open."""
         self._thread.start()
-        try:
+        self._portal = self._ready.result()
+
+    def give_up(self) -> None:
+        """End a start that a signal's exception has come into, however far it is."""
+        if not self._ready.cancel() and self._ready.exception() is None:
             self._portal = self._ready.result()
-        except BaseException:
-            # A signal may have come while the start was under way: it is to end by itself.
-            if not self._ready.cancel() and self._ready.exception() is None:
-                self._portal = self._ready.result()
-                self.close(0)
-            raise
+            self.close(0)
 
     def _run(self) -> None:
         process.starting.add(self._thread)
@@ -362,9 +364,16 @@ class Client(PlainVerbs):
             if self._is_closed and not (anew and self._background is None):
                 raise Closed
             if self._background is None:
-                with process.no_fork:
-                    self._background = _Background(self._client)
-                process.running.add(self)
+                background = _Background(self._client)
+                try:
+                    with process.no_fork:
+                        background.start()
+                    process.running.add(self)
+                    self._background = background
+                except BaseException:
+                    if self._background is None:
+                        background.give_up()
+                    raise
             self._is_closed = False
             return self._background
 
