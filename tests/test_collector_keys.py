@@ -141,8 +141,8 @@ async def everything_shown(url: str, requests: int) -> str:
         if events:
             texts.append(await read_stream(http, "/stream?every=1&after=AAAAAAAAAAA", len(events)))
         rows = (await http.get("/")).text.partition('data-after="')[2].partition('"')[0]
-        mark = rows.partition(".")[2]
-        texts.append(await read_stream(http, f"/page/stream?after=AAAAAAAAAAA.{mark}", 2))
+        mark, count = rows.partition(".")[2], 2 if events else 1  # nothing more comes for none
+        texts.append(await read_stream(http, f"/page/stream?after=AAAAAAAAAAA.{mark}", count))
     return "\n".join(texts)
 
 
