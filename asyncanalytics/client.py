@@ -544,8 +544,12 @@ class AsyncClient(Verbs):
         return self._accept(route)
 
     def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
-        self._breathless = 0  # nothing here can let the loop run
-        receipt = self._try(wire, fields)
+        # Nothing here can let the loop run: awaited calls go on counting where they were.
+        breathless, self._breathless = self._breathless, 0
+        try:
+            receipt = self._try(wire, fields)
+        finally:
+            self._breathless = breathless
         if receipt is not None:
             return receipt
         route = self._route(wire, fields)

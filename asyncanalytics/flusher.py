@@ -97,7 +97,13 @@ class Flusher:
         from asyncanalytics.buffers.spool import SpoolBuffer
 
         return SpoolBuffer(
-            self.name, self.queueing, limits, self._journal, found=self._found, lost=self._lost
+            self.name,
+            self.queueing,
+            limits,
+            self._journal,
+            found=self._found,
+            lost=self._lost,
+            doubled=lambda receipt: self._drop([receipt], "duplicate"),
         )
 
     @property

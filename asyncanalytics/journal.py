@@ -63,12 +63,13 @@ class Depositor(Protocol):
 class _Group:
     """Calls that go to the disk together."""
 
-    __slots__ = ("calls", "future", "has_landed", "waiters", "weight")
+    __slots__ = ("calls", "future", "has_landed", "is_refused", "waiters", "weight")
 
     def __init__(self) -> None:
         self.calls: dict[Depositor, list[Receipt]] = {}
         self.weight = 0
         self.future: Future[Sequence[int]] | None = None
+        self.is_refused = False  # at once: it lands when those before it have
         self.has_landed = False
         self.waiters: list[asyncio.Future[None]] = []
 
@@ -78,6 +79,19 @@ class _Group:
         for buffer, receipts in self.calls.items():
             for each in receipts:
                 yield buffer.name, each.call, each.message_id, each.body, now
+
+    def split(self) -> _Group:
+        """Take out the first half of several calls; those who wait go on waiting for the rest."""
+        first, left = _Group(), sum(map(len, self.calls.values())) // 2
+        for buffer, receipts in [*self.calls.items()]:
+            moved, rest = receipts[:left], receipts[left:]
+            left -= len(moved)
+            if moved:
+                first.calls[buffer] = moved
+                self.calls[buffer] = rest
+            if not rest:
+                del self.calls[buffer]
+        return first
 
     def land(self, numbers: Sequence[int]) -> None:
         """Tell the buffers, and those who wait, where the calls are; no numbers: not on disk."""
@@ -169,9 +183,13 @@ class Journal:
         """Whether the quota leaves so many bytes."""
         # One call may go to each of the buffers, and each looks for itself.
         wanted = (weight * len(self._buffers) + self.promised) * self._swell
-        if wanted > self._spare:
-            self._spare = self._open.room - self._group.weight * self._swell
-        return wanted <= self._spare
+        if wanted <= self._spare:
+            return True
+        self._spare = self._open.room - self._group.weight * self._swell
+        return wanted <= self._spare or (
+            # What would be too much for all of them must not wait for ever for one.
+            weight * self._swell <= self._spare and self._is_idle
+        )
 
     def put(self, buffer: Depositor, receipts: Sequence[Receipt], size: int) -> None:
         """Have calls written with the next group; `size` is the bytes of their bodies."""
@@ -249,17 +267,27 @@ class Journal:
             self._open.bury(numbers, verdict)
 
     def _write(self) -> None:
-        group = self._group
-        if not group.calls or self._spool is None:
-            return
-        self._group = _Group()
-        self._under_way.append(group)
+        if self._group.calls and self._spool is not None:
+            group, self._group = self._group, _Group()
+            self._hand_over(group)
+
+    def _hand_over(self, group: _Group) -> None:
+        """Give calls to the disk; one that the user's function does not seal stays behind alone."""
         try:
-            future = group.future = self._spool.append(group.entries())
+            future = self._open.append(group.entries())
         except Exception as error:  # noqa: BLE001 - also the user's own functions, which seal
+            first = None if isinstance(error, AnalyticsError) else group.split()
+            if first is not None and first.calls:
+                self._hand_over(first)
+                self._hand_over(group)
+                return
             self._note(error)
-            self._land(group, [])
+            group.is_refused = True
+            self._under_way.append(group)
+            self._land_refused()
         else:
+            group.future = future
+            self._under_way.append(group)
             self._tell(future, lambda done: self._written(group, done))
 
     def _written(self, group: _Group, done: Future[Sequence[int]]) -> None:
@@ -268,8 +296,13 @@ class Journal:
         error = done.exception()
         self._note(error)
         self._land(group, [] if error else done.result())
+        self._land_refused()
         if not self._under_way:
             self._write()
+
+    def _land_refused(self) -> None:
+        while self._under_way and self._under_way[0].is_refused:
+            self._land(self._under_way[0], [])
 
     def _land(self, group: _Group, numbers: Sequence[int]) -> None:
         if group.has_landed and not group.calls:
@@ -324,6 +357,12 @@ class Journal:
                 self._buffers[destination].find(count)
 
     # ------------------------------------------------------------------------------------- within
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing waits on disk, or is on its way there or promised."""
+        is_moving = self._under_way or self._group.calls or self.promised
+        return not is_moving and self._open.stats().events == 0
 
     @property
     def _open(self) -> Spool:

@@ -32,6 +32,7 @@ DropReason = Literal[
     "opted_out",
     "unrouted",
     "spool_full",
+    "duplicate",
     "spool_corrupt",
 ]
 """Why an accepted call was given up by the client itself. The names are the same in stats, logs

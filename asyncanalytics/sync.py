@@ -88,10 +88,15 @@ class _Background:
         self._portal = self._ready.result()
 
     def give_up(self) -> None:
-        """End a start that a signal's exception has come into, however far it is."""
+        """Let a start end that a signal's exception has come into; one that is over, at once."""
         if not self._ready.cancel() and self._ready.exception() is None:
             self._portal = self._ready.result()
             self.close(0)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the thread, if it was started."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         process.starting.add(self._thread)
@@ -242,6 +247,7 @@ class Client(PlainVerbs):
         self._lock = threading.RLock()
         self._closing = threading.RLock()
         self._background: _Background | None = None
+        self._given_up: _Background | None = None  # it may be ending still
         self._is_closed = False
         self._refused = 0
 
@@ -277,8 +283,7 @@ class Client(PlainVerbs):
         """Refuse new calls, send what is pending, and stop at the deadline.
 
         What is still pending then is dropped as `closed`, counted and logged; with a spool it
-        stays there, for the next start. Calling it again,
-        or together, gives the same result.
+        stays there, for the next start. Calling it again, or together, gives the same result.
 
         Args:
             timeout: seconds; the client's `shutdown_timeout` unless given. 0 stops at once.
@@ -296,6 +301,7 @@ class Client(PlainVerbs):
                 background.close(timeout)
                 self._background = None
                 process.running.discard(self)
+            self._let_end()
         return self.stats()
 
     @asynccontextmanager
@@ -364,6 +370,7 @@ class Client(PlainVerbs):
             if self._is_closed and not (anew and self._background is None):
                 raise Closed
             if self._background is None:
+                self._let_end()
                 background = _Background(self._client)
                 try:
                     with process.no_fork:
@@ -372,10 +379,17 @@ class Client(PlainVerbs):
                     self._background = background
                 except BaseException:
                     if self._background is None:
+                        self._given_up = background
                         background.give_up()
                     raise
             self._is_closed = False
             return self._background
+
+    def _let_end(self) -> None:
+        """Wait for the end of a start that was given up."""
+        if self._given_up is not None:
+            self._given_up.join(self._client._shutdown_timeout)  # noqa: SLF001 - its own facade
+            self._given_up = None
 
     def begin_to_close(self) -> None:
         """Let `close` find the closing under way."""

@@ -157,8 +157,11 @@ async def test_an_insert_that_is_called_off(lab: Lab, tmp_path: Path) -> None:
     assert (stats.delivered, stats.dropped_by, len(rows(path))) == (1, {"closed": 1}, 1)
 
 
-async def test_a_commit_that_is_slow_at_the_close(lab: Lab, tmp_path: Path) -> None:
+async def test_a_commit_that_is_slow_at_the_close(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It cannot be called off any more: the close waits for it, and counts what is there."""
+    monkeypatch.setattr(sqlite, "_BUSY", 4.0)  # it must not fail here, however slow the machine
     path = tmp_path / "events.db"
     client = lab.client(destinations=[SqliteDestination(path)], retrying=PATIENT)
     await client.start()
@@ -199,8 +202,11 @@ async def test_inserts_that_wait_for_their_turn_at_the_close(lab: Lab, tmp_path:
     assert stats.delivered + stats.dropped_by["closed"] == 5
 
 
-async def test_a_loop_that_ends_in_a_commit(lab: Lab, tmp_path: Path) -> None:
+async def test_a_loop_that_ends_in_a_commit(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where all tasks are cancelled, it counts by what happened, too."""
+    monkeypatch.setattr(sqlite, "_BUSY", 4.0)
     path = tmp_path / "events.db"
     client = lab.client(destinations=[SqliteDestination(path)], retrying=PATIENT)
     await client.start()

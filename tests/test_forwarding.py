@@ -526,3 +526,15 @@ async def test_a_disk_that_hangs(lab: Lab, tmp_path: Path) -> None:
             await put(client, track(0), patience=0.1)
         await put(client, track(1))
     assert client.stats().delivered == 2
+
+
+async def test_a_request_that_an_empty_spool_has_room_for(lab: Lab, tmp_path: Path) -> None:
+    """It is taken, though as much for each of the destinations would be too much."""
+    yard = Yard(one=lab.script(), two=lab.script(), three=lab.script())
+    spool = Spooling(tmp_path / "spool", max_bytes=1 << 20)
+    async with yard.client(spool=spool) as client:
+        members = {"properties": {"x": "y" * 1_000}, "integrations": {"All": False, "one": True}}
+        async with asyncio.timeout(20):
+            await put(client, *(track(n, **deepcopy(members)) for n in range(300)))
+            await client.flush()
+    assert len(yard.got("one")) == 300

@@ -82,6 +82,7 @@ def test_reasons_that_the_catalogue_names() -> None:
         "closed",
         "spool_full",
         "spool_corrupt",
+        "duplicate",
     } <= set(get_args(DropReason))
 
 

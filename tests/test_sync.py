@@ -30,6 +30,7 @@ from starlette.routing import Route
 
 from asyncanalytics import (
     AsyncClient,
+    BaseDestination,
     Client,
     Closed,
     ConfigurationError,
@@ -46,6 +47,8 @@ from asyncanalytics import (
     process,
 )
 from asyncanalytics.asgi import AnalyticsMiddleware
+from asyncanalytics.destinations.base import own_limits
+from asyncanalytics.retrying import Delivered, Verdict
 from asyncanalytics.sync import ClientSettings
 
 if TYPE_CHECKING:
@@ -54,7 +57,8 @@ if TYPE_CHECKING:
 
     from conftest import Live
 
-    from asyncanalytics import Stats
+    from asyncanalytics import Batching, Stats
+    from asyncanalytics.batching import Batch, Limits
 
 VERBS = ("identify", "track", "page", "screen", "group", "alias", "send")
 
@@ -610,6 +614,45 @@ def test_a_signal_handler_that_closes(live: Live, when: str) -> None:
     # The call that the signal came into may have been accepted, and never returned.
     assert returned <= accepted <= returned + 1
     assert delivered == accepted == len({event["messageId"] for event in live.events})
+
+
+class SlowToOpen(BaseDestination):
+    """Takes half a second to open."""
+
+    def limits(self, batching: Batching) -> Limits:
+        """Return those of a place that has none of its own."""
+        return own_limits(batching)
+
+    async def open(self, *_: object) -> None:
+        """Wait."""
+        await asyncio.sleep(0.5)
+
+    async def deliver(self, batch: Batch) -> Verdict:  # noqa: ARG002 - all of them
+        """Take everything."""
+        return Delivered()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_a_signal_s_exception_amid_a_start() -> None:
+    """The next call waits for the start that was given up, and makes one anew."""
+
+    def handle(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    others = background_threads()
+    before = signal.signal(signal.SIGALRM, handle)
+    client = Client(destinations=[SlowToOpen("slow")])
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            client.track("Added File", user_id="u1")
+        client.track("Added File", user_id="u1")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        stats = client.close()
+    assert (stats.accepted, stats.delivered, stats.state) == (1, 1, "closed")
+    assert background_threads() == others
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -52,6 +52,7 @@ class Buffer:
         self._taken = 0
         self._hurry_to = 0
         self._waiters: deque[_Waiter] = deque()
+        self._turned_away: type[Exception] | None = None
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
         self.ready: asyncio.Event = asyncio.Event()
         """Set while what waits should go out without lingering."""
@@ -85,6 +86,8 @@ class Buffer:
         """
         if self.has_room_for(size, events):
             return
+        if self._turned_away is not None:
+            raise self._turned_away
         waiter = _Waiter(asyncio.get_running_loop().create_future(), size, events)
         self._waiters.append(waiter)
         try:
@@ -102,7 +105,8 @@ class Buffer:
             asyncio.get_running_loop().call_soon(self.let_in)
 
     def turn_away(self, error: type[Exception]) -> None:
-        """Raise an error in each who waits for room."""
+        """Raise an error in each who waits for room, and who would from now on."""
+        self._turned_away = error
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.turn.done():

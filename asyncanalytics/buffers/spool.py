@@ -6,9 +6,12 @@ bounded however long an endpoint is down, and what is pending survives the proce
 
 Invariants:
 - A pending call is in exactly one place: on its way to the disk, on disk alone, in the queue, or
-  in flight. All but the first have a row, unless the disk refused it.
+  in flight. All but the first have a row, unless the disk refused it, or another call of the same
+  id waits there already.
 - Calls leave in the order in which they landed: while some wait on disk alone, all that come after
-  them do.
+  them do. Only those without a row go before them.
+- What is in memory is within the bounds, also of calls whose id waits already: one that does not
+  fit is dropped as a duplicate.
 - A row goes when its call has ended: removed, or, where the endpoint has refused it or it was
   given up, buried as a dead letter.
 """
@@ -48,8 +51,13 @@ class SpoolBuffer(Buffer):
         *,
         found: Callable[[int], None],
         lost: Callable[[int, Sequence[Receipt]], None],
+        doubled: Callable[[Receipt], None],
     ) -> None:
-        """Take a destination's name, and what to tell of calls that turn up, or are damaged."""
+        """Take a destination's name, and what to tell of calls that turn up or do not go on.
+
+        Those are the ones that are damaged, and those for which memory has no room while another
+        of the same id waits on disk.
+        """
         super().__init__(queueing, limits)
         self._fits_in_memory = super().fits
         self._enqueue = super().put
@@ -57,6 +65,7 @@ class SpoolBuffer(Buffer):
         self._journal = journal
         self._tell_found = found
         self._tell_lost = lost
+        self._tell_doubled = doubled
         self._writing_events = 0  # on their way to the disk
         self._writing_bytes = 0
         self._on_disk = 0  # and nowhere else
@@ -111,16 +120,21 @@ class SpoolBuffer(Buffer):
             self._read_to = max(self._read_to, *numbers)
             super().put_all(receipts)
         else:
-            for receipt in receipts:
-                self._land(receipt)
+            for receipt, number in zip(receipts, numbers, strict=True):
+                self._land(receipt, is_double=number < 0)
 
-    def _land(self, receipt: Receipt) -> None:
-        size = len(receipt.body)
-        if receipt.number and (self._on_disk or not self._fits_in_memory(size)):
+    def _land(self, receipt: Receipt, *, is_double: bool) -> None:
+        fits = self._fits_in_memory(len(receipt.body))
+        if receipt.number and (self._on_disk or not fits):
             receipt.body = b""
             self._absent[receipt.message_id] = receipt
             self._on_disk += 1
             self._refill()
+            return
+        if is_double and not fits:
+            self._delay_flushes(-1, 1, until=self._put + self._on_disk)  # it counts for none
+            self._skip(1)
+            self._tell_doubled(receipt)
             return
         self._read_to = max(self._read_to, receipt.number)
         if self._on_disk:  # it goes before those

@@ -117,4 +117,5 @@ def _is_true(found: Any) -> bool:
 def _said(error: Exception) -> str:
     """Say what is wrong with an expression, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"no JMESPath expression: {lines[0] if lines else type(error).__name__}"
+    said = lines[0].rstrip(":") if lines else type(error).__name__
+    return f"no JMESPath expression: {said}"

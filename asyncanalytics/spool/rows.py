@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     message_id: str
     body: bytes
     created: float
-    """The wall clock's time at which the call was accepted."""
+    """The wall clock's time at which the call was given to the disk."""
 
     def __repr__(self) -> str:
         """Name the call, never what it carries."""

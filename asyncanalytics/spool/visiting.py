@@ -53,7 +53,7 @@ class Visit:
         return self._store.damaged
 
     def oldest(self) -> float | None:
-        """Return when the call that is first in line was accepted; None if none waits."""
+        """Return when the call that is first in line was given to the disk; None if none waits."""
         with _named():
             return self._store.oldest()
 

@@ -27,7 +27,7 @@ from asyncanalytics.wire import WIRES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_BLOCK = 600  # events that are timed together: about a request of full ones
+_BLOCKS: dict[_load.Size, int] = {"full": 600, "small": 1_600}  # events: about a request of each
 _PLACES = {
     "1st of a burst": slice(0, 1),
     "2nd": slice(1, 2),
@@ -47,7 +47,8 @@ Calls = list[tuple[str, dict[str, Any]]]
 class _Clock:
     """Seconds of CPU time for each event, by stage: the median of the blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, block: int) -> None:
+        self._block = block
         self._times: dict[str, list[float]] = defaultdict(list)
 
     def time(self, stage: str, work: Callable[[], Any]) -> Any:
@@ -59,7 +60,7 @@ class _Clock:
 
     def add(self, stage: str, start: float) -> None:
         """Count what was done since then."""
-        self._times[stage].append((time.process_time() - start) / _BLOCK)
+        self._times[stage].append((time.process_time() - start) / self._block)
 
     def read(self) -> dict[str, float]:
         """Return the figures."""
@@ -68,9 +69,9 @@ class _Clock:
 
 async def stages(url: str, events: int, size: _load.Size) -> _subject.Answer:
     """Time each stage by itself, and then all of them as they are in the client."""
-    event, calls = _load.EVENTS[size], _load.calls(events, size)
-    blocks = [calls[start : start + _BLOCK] for start in range(0, events, _BLOCK)]
-    clock = _Clock()
+    event, calls, width = _load.EVENTS[size], _load.calls(events, size), _BLOCKS[size]
+    blocks = [calls[start : start + width] for start in range(0, events, width)]
+    clock = _Clock(width)
     wire = Wire(url)
     nowhere = AsyncClient(destinations=[Nowhere("nowhere")], batching=Batching(linger=60))
     async with nowhere, httpx.AsyncClient() as client, AsyncClient("key", endpoint=url) as whole:
@@ -80,7 +81,7 @@ async def stages(url: str, events: int, size: _load.Size) -> _subject.Answer:
             await _posted(clock, client, f"{url}/v1/batch", bodies)
             _bare(clock, wire, event, block)
             await _whole(clock, whole, event, block)
-    return {"stages": clock.read(), "sent": 3 * _BLOCK * len(blocks)}
+    return {"stages": clock.read(), "sent": 3 * events}
 
 
 def _made(clock: _Clock, event: str, block: Calls) -> list[bytes]:
