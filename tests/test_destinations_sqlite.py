@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncanalytics import Batching, ConfigurationError, Retrying, SqliteDestination
+from asyncanalytics.destinations import sqlite
 
 if TYPE_CHECKING:
     from pathlib import Path
