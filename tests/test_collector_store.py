@@ -330,6 +330,25 @@ async def test_a_file_of_version_1_is_taken_up(tmp_path: Path) -> None:
     assert (stats.answers[401], stats.events, stats.bad) == (1, 6, 1)
 
 
+def test_nothing_is_left_of_the_fingerprints_of_version_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had no salt: they are overwritten, also where SQLite leaves what is deleted."""
+    path, connect = tmp_path / "events.db", sqlite3.connect
+
+    def connect_leaving_all(*args: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*args, **options)
+        db.execute("PRAGMA secure_delete = OFF")
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", connect_leaving_all)
+    make_version_1(path, *([json.dumps(OLD[0]).encode()] * 3_000))
+    assert b"f" * 12 in contents(tmp_path)
+    with Collector(path) as collector:
+        assert collector.stats().events == 3_000
+    assert b"f" * 12 not in contents(tmp_path)
+
+
 def test_a_file_of_version_1_is_taken_up_whole_or_not_at_all(tmp_path: Path) -> None:
     """Where it cannot be brought up to date it stays as it is."""
     path = tmp_path / "events.db"

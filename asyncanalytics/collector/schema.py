@@ -2,6 +2,7 @@
 
 A file that is not the collector's is refused and left as it was. One of version 1, which knew
 nothing of what a request looked like, is rewritten in one transaction: whole or not at all.
+What is deleted or replaced is overwritten, so that it is not to be found in the file.
 """
 # ruff: noqa: S608 - what is put into statements here are constants
 
@@ -101,6 +102,8 @@ def _prepare(db: sqlite3.Connection) -> None:
     # Only now: the file of another program is left as it was.
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
+    # Not every build of SQLite does so by itself.
+    db.execute("PRAGMA secure_delete = ON")
     # A page that changes again and again is brought into the file once for 32 MB of WAL, not 4.
     db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     db.execute(f"PRAGMA cache_size = {_CACHED_PAGES}")
