@@ -380,6 +380,19 @@ async def test_an_index_of_an_earlier_file_is_dropped(tmp_path: Path) -> None:
     db.close()
 
 
+def test_a_file_that_did_not_count_erasures(tmp_path: Path) -> None:
+    """Files of this version once did not; from now on it does."""
+    path = tmp_path / "events.db"
+    Collector(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE erasures")
+    for count in range(3):
+        with contextlib.closing(Store(path)) as store:
+            assert store.erased == count
+            store.delete(Filter(type="page"))  # of which there is none
+            store.delete()
+
+
 def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
     """What this version does not know it leaves alone."""
     path = tmp_path / "events.db"

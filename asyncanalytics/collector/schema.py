@@ -60,6 +60,10 @@ CREATE TABLE marks (mark TEXT NOT NULL);
 INSERT INTO marks VALUES (lower(hex(randomblob(4))));
 PRAGMA user_version = {_VERSION};
 """
+# Not every file of this version has had it from the beginning.
+_ERASURES: Final = (
+    "CREATE TABLE IF NOT EXISTS erasures (only INTEGER PRIMARY KEY, count INTEGER NOT NULL)"
+)
 _MAKE: Final = f"BEGIN; {_REQUESTS} {_EVENTS} PRAGMA application_id = {_APPLICATION}; COMMIT;"
 
 _SAME: Final = "position, message_id, type, reason, user_id, anonymous_id, event"
@@ -109,6 +113,7 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA cache_size = {_CACHED_PAGES}")
     if version == 1:
         _bring_up_to_date(db)
+    db.execute(_ERASURES)
     # Files of this version once had it. It cost every event more than the rest of its row.
     db.execute("DROP INDEX IF EXISTS events_by_message_id")
 
