@@ -701,17 +701,38 @@ async def test_depth(
 
 
 class Watch:
-    """Tells the longest time that the loop was held."""
+    """Tells the longest time that the loop was held, and how often it was not."""
 
     longest = 0.0
+    turns = 0
 
     async def look(self) -> None:
         """Look on until cancelled."""
         last = time.perf_counter()
         while True:
             await asyncio.sleep(0)
+            self.turns += 1
             now = time.perf_counter()
             self.longest, last = max(self.longest, now - last), now
+
+
+async def test_many_arrivals_of_one_message_id(collector: Collector) -> None:
+    """All are counted, though they do not fit into one answer, and others get their turns."""
+    store = collector._store
+    turns = list[int]()
+    for ids in ([1] * 1_500, [2] * 40_000 + [1]):
+        store.add(
+            RequestRow(received_at="2026-11-01T10:00:00.000Z"),
+            [row(place, number) for place, number in enumerate(ids)],
+        )
+        watch = Watch()
+        looking = asyncio.create_task(watch.look())
+        found = await get(collector, "/events/m1")
+        looking.cancel()
+        turns.append(watch.turns)
+        assert len(found["events"]) == 1_000
+    assert found["seen"] == 1_501
+    assert turns[1] - turns[0] >= 4  # of 8,192 positions each at most
 
 
 @pytest.mark.long
