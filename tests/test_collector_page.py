@@ -605,6 +605,24 @@ async def test_a_reader_hears_of_what_is_deleted(query: dict[str, str]) -> None:
             assert await place_of(http) != params["after"]
 
 
+async def test_a_reader_comes_back_after_a_restart(tmp_path: Path) -> None:
+    """Whoever shows what was deleted meanwhile begins anew; whoever does not goes on."""
+    path = tmp_path / "events.db"
+    with Collector(path) as collector:
+        await send(collector, track("First"), track("Second"))
+        async with client(collector) as http:
+            stale = await place_of(http)
+            await http.delete("/events", params={"name": "First"})
+            fresh = await place_of(http)
+    with Collector(path) as collector:
+        await send(collector, track("Third"))
+        async with collector.serve() as url, httpx.AsyncClient(base_url=url) as http:
+            answer = await http.get("/page/stream", params={"after": stale})
+            assert "event: reset" in answer.text
+            async with http.stream("GET", "/page/stream", params={"after": fresh}) as answer:
+                assert (await Reader(answer.aiter_lines()).rows(1))[0] == ["Third"]
+
+
 async def test_too_many_are_sampled() -> None:
     """Of a burst some rows are sent, and how many are left out is said."""
     with Collector() as collector:

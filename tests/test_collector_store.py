@@ -330,6 +330,25 @@ async def test_a_file_of_version_1_is_taken_up(tmp_path: Path) -> None:
     assert (stats.answers[401], stats.events, stats.bad) == (1, 6, 1)
 
 
+def test_nothing_is_left_of_the_fingerprints_of_version_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had no salt: they are overwritten, also where SQLite leaves what is deleted."""
+    path, connect = tmp_path / "events.db", sqlite3.connect
+
+    def connect_leaving_all(*args: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*args, **options)
+        db.execute("PRAGMA secure_delete = OFF")
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", connect_leaving_all)
+    make_version_1(path, *([json.dumps(OLD[0]).encode()] * 3_000))
+    assert b"f" * 12 in contents(tmp_path)
+    with Collector(path) as collector:
+        assert collector.stats().events == 3_000
+    assert b"f" * 12 not in contents(tmp_path)
+
+
 def test_a_file_of_version_1_is_taken_up_whole_or_not_at_all(tmp_path: Path) -> None:
     """Where it cannot be brought up to date it stays as it is."""
     path = tmp_path / "events.db"
@@ -359,6 +378,19 @@ async def test_an_index_of_an_earlier_file_is_dropped(tmp_path: Path) -> None:
         assert ("events_by_message_id",) not in indices
         assert (collector.stats().events, collector.stats().duplicates) == (2, 1)
     db.close()
+
+
+def test_a_file_that_did_not_count_erasures(tmp_path: Path) -> None:
+    """Files of this version once did not; from now on it does."""
+    path = tmp_path / "events.db"
+    Collector(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE erasures")
+    for count in range(3):
+        with contextlib.closing(Store(path)) as store:
+            assert store.erased == count
+            store.delete(Filter(type="page"))  # of which there is none
+            store.delete()
 
 
 def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
@@ -391,7 +423,9 @@ FOUND: list[tuple[str, dict[str, Any], bool]] = [
     ("éclair", {"a": "eclair"}, False),
     ("STRASSE", {"a": "straße"}, False),
     ("Straße", {"a": "STRASSE é"}, True),
+    ("strasse", {"a": "Straße"}, False),
     ("é", {"a": "é", "lone": "\ud83d"}, True),
+    ("É", {"a": "é", "lone": "\ud83d"}, False),
     ("\ud83d", {"a": "\ud83d"}, True),
     ("\U0001f600", {"a": "\U0001f600"}, True),
     ("14.99", {"a": 14.99}, True),
@@ -669,17 +703,38 @@ async def test_depth(
 
 
 class Watch:
-    """Tells the longest time that the loop was held."""
+    """Tells the longest time that the loop was held, and how often it was not."""
 
     longest = 0.0
+    turns = 0
 
     async def look(self) -> None:
         """Look on until cancelled."""
         last = time.perf_counter()
         while True:
             await asyncio.sleep(0)
+            self.turns += 1
             now = time.perf_counter()
             self.longest, last = max(self.longest, now - last), now
+
+
+async def test_many_arrivals_of_one_message_id(collector: Collector) -> None:
+    """All are counted, though they do not fit into one answer, and others get their turns."""
+    store = collector._store
+    turns = list[int]()
+    for ids in ([1] * 1_500, [2] * 40_000 + [1]):
+        store.add(
+            RequestRow(received_at="2026-11-01T10:00:00.000Z"),
+            [row(place, number) for place, number in enumerate(ids)],
+        )
+        watch = Watch()
+        looking = asyncio.create_task(watch.look())
+        found = await get(collector, "/events/m1")
+        looking.cancel()
+        turns.append(watch.turns)
+        assert len(found["events"]) == 1_000
+    assert found["seen"] == 1_501
+    assert turns[1] - turns[0] >= 4  # of 8,192 positions each at most
 
 
 @pytest.mark.long

@@ -7,7 +7,6 @@ as the events are: in their file, or in memory. Who has the salt too can try key
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -17,7 +16,7 @@ from asyncanalytics.collector.masking import masked
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 _SALT_BYTES: Final = 32
 _LENGTH: Final = 12  # hex digits
@@ -39,7 +38,7 @@ def _salt(db: sqlite3.Connection) -> bytes | None:
 def _make_salt(db: sqlite3.Connection) -> bytes:
     made = secrets.token_bytes(_SALT_BYTES)
     db.create_function("salted", 1, lambda found: found and _salted(made, found))
-    with _leaving_nothing(db), db:
+    with db:
         db.execute("BEGIN IMMEDIATE")
         if kept := _salt(db):  # another process was quicker
             return kept
@@ -48,17 +47,6 @@ def _make_salt(db: sqlite3.Connection) -> bytes:
         db.execute("UPDATE events SET key_fingerprint = salted(key_fingerprint)")
         db.execute("UPDATE OR REPLACE keys SET fingerprint = salted(fingerprint)")
     return made
-
-
-@contextlib.contextmanager
-def _leaving_nothing(db: sqlite3.Connection) -> Iterator[None]:
-    """Overwrite what is replaced, so that it is not to be found in the file."""
-    before = int(db.execute("PRAGMA secure_delete").fetchone()[0])
-    db.execute("PRAGMA secure_delete = ON")
-    try:
-        yield
-    finally:
-        db.execute(f"PRAGMA secure_delete = {before}")
 
 
 def _salted(salt: bytes, digits: str) -> str:

@@ -2,6 +2,7 @@
 
 A file that is not the collector's is refused and left as it was. One of version 1, which knew
 nothing of what a request looked like, is rewritten in one transaction: whole or not at all.
+What is deleted or replaced is overwritten, so that it is not to be found in the file.
 """
 # ruff: noqa: S608 - what is put into statements here are constants
 
@@ -59,6 +60,10 @@ CREATE TABLE marks (mark TEXT NOT NULL);
 INSERT INTO marks VALUES (lower(hex(randomblob(4))));
 PRAGMA user_version = {_VERSION};
 """
+# Not every file of this version has had it from the beginning.
+_ERASURES: Final = (
+    "CREATE TABLE IF NOT EXISTS erasures (only INTEGER PRIMARY KEY, count INTEGER NOT NULL)"
+)
 _MAKE: Final = f"BEGIN; {_REQUESTS} {_EVENTS} PRAGMA application_id = {_APPLICATION}; COMMIT;"
 
 _SAME: Final = "position, message_id, type, reason, user_id, anonymous_id, event"
@@ -101,11 +106,14 @@ def _prepare(db: sqlite3.Connection) -> None:
     # Only now: the file of another program is left as it was.
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
+    # Not every build of SQLite does so by itself.
+    db.execute("PRAGMA secure_delete = ON")
     # A page that changes again and again is brought into the file once for 32 MB of WAL, not 4.
     db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     db.execute(f"PRAGMA cache_size = {_CACHED_PAGES}")
     if version == 1:
         _bring_up_to_date(db)
+    db.execute(_ERASURES)
     # Files of this version once had it. It cost every event more than the rest of its row.
     db.execute("DROP INDEX IF EXISTS events_by_message_id")
 

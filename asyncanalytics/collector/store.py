@@ -63,6 +63,9 @@ _INSERT_EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 _BEYOND: Final = 1 << 63 - PLACE_BITS  # no request has this number, or a larger one
 _MANY_KEYS: Final = 10_000
 _INSERT_KEY: Final = "INSERT OR IGNORE INTO keys VALUES (?, ?)"
+_COUNT_ERASURE: Final = (
+    "INSERT INTO erasures VALUES (0, 1) ON CONFLICT (only) DO UPDATE SET count = count + 1"
+)
 _REQUEST_COLUMNS: Final = (
     *("received_at", "sent_at", "retry_count", "method", "path", "headers"),
     *("bytes", "inflated", "status", "refusal"),
@@ -158,7 +161,7 @@ class Store:
         """Tells this store from any other, for who comes back with a position."""
         self.salt: bytes = kept_salt(self._db)
         """Of the fingerprints of keys; it lasts as long as the events."""
-        self.erased: int = 0
+        self.erased: int = self._one("coalesce(max(count), 0)", "erasures")[0]
         """How often events were deleted: what was learned from them is no longer so."""
 
     def close(self) -> None:
@@ -362,7 +365,9 @@ class Store:
             else:
                 sql = f"DELETE FROM events WHERE {expression}"
                 deleted = self._db.execute(sql, values).rowcount
-        if deleted or where == EVERYTHING:
+            if is_erasure := deleted > 0 or where == EVERYTHING:
+                self._db.execute(_COUNT_ERASURE)
+        if is_erasure:
             self.erased += 1
             self.bell.ring()
         return deleted

@@ -7,7 +7,7 @@ shows, or deletes, more than was meant.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -96,10 +96,11 @@ class Views:
         page = await self._store.search(where, limit=MAX_PAGE)
         if not page.events:
             raise Refused(404, "no_such_event", "no event with this messageId is kept")
-        seen, arrivals = (
-            self._store.count(where),
-            [plain(self._store, each) for each in page.events],
-        )
+        seen = len(page.events)
+        if page.more:
+            rest = self._store.stretches(replace(where, after=page.events[-1].position))
+            seen += sum([self._store.count(each) async for each in rest])
+        arrivals = [plain(self._store, each) for each in page.events]
         return json_response({"message_id": message_id, "seen": seen, "events": arrivals})
 
     async def delete_events(self, request: Request) -> Response:

@@ -3,7 +3,7 @@
 A message's id is a place in the order of all events of this very store. So a reader who comes
 back misses nothing and gets nothing twice, and one whose place is in another store (a collector
 in memory begins anew with each start) is told to begin anew as well. So is one who shows what was
-deleted since: a place is good for as long as nothing is.
+deleted since: a place is good for as long as nothing is, and a file keeps count of it.
 """
 
 from __future__ import annotations

@@ -53,13 +53,15 @@ function options() {
   const series = (fill) => ({ fill, paths, points: { show: false }, width: 0 });
   return {
     ...size(),
+    // Half of a time's width, where it stands under the last second.
+    padding: [null, 28, null, null],
     legend: { show: false },
     cursor: { show: false },
     // The times of the page are UTC.
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
     scales: { x: { range: (_, first, last) => [first - 0.5, last + 0.5] }, y: { range: (_, __, most) => [0, Math.max(4, most * 1.1)] } },
     axes: [
-      { ...axis, size: 18, gap: 3, grid: { show: false }, values: [[1, "{HH}:{mm}:{ss}"]], space: 80 },
+      { ...axis, size: 22, gap: 7, grid: { show: false }, values: [[1, "{HH}:{mm}:{ss}"]], space: 80 },
       { ...axis, size: 40, grid, space: 16, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000] },
     ],
     series: [{}, series(colour(".swatch.good")), series(colour(".swatch.bad"))],
