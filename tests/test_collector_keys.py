@@ -229,6 +229,24 @@ async def test_a_key_beside_an_escape(key: str) -> None:
     assert kept.payload["properties"] == properties | hidden
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["schlüssel-ÄÖÜ-123456", "clé-été", "key-\U0001f511-of-some-length", "del-\x7f-of-length"],
+    ids=["long", "short", "beyond the BMP", "delete"],
+)
+@pytest.mark.parametrize("beside", ["\ud800", "plain"], ids=["surrogate", "plain"])
+async def test_a_key_beyond_ascii(key: str, beside: str) -> None:
+    """It is hidden also where a lone surrogate makes the event be written in ASCII."""
+    properties = {"x": beside, "y": key}
+    body = {"userId": "u1", "event": "E", "writeKey": key, "properties": properties}
+    with Collector() as collector:
+        transport = httpx.ASGITransport(app=collector)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            await http.post("/v1/track", content=json.dumps(body), headers=JSON)
+        (kept,) = collector.events()
+    assert kept.payload["properties"] == {"x": beside, "y": "••••"}
+
+
 # Fingerprints
 
 

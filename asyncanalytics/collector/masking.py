@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
@@ -155,16 +156,23 @@ def body_keys(data: bytes | bytearray) -> set[str]:
 
 
 def masked_payload(payload: bytes, keys: Iterable[str]) -> bytes:
-    """Return an event's JSON, as `dump` writes it, with these keys hidden wherever they stand.
+    """Return an event's JSON, in the form that it is kept in, with these keys hidden in it.
 
     One that could be a part of some other word is hidden only where it is a text of its own.
     """
-    found = [key for key in keys if len(key) >= _TELLING and dump(key)[1:-1] in payload]
+    found = [key for key in keys if any(form in payload for form in _forms(key))]
     if not found and b'"writeKey"' not in payload:
         return payload
     value = parse(payload).value
     shown = _masked_json(value, found)
     return payload if shown == value else dump(shown)
+
+
+def _forms(key: str) -> set[bytes]:
+    """Return how a key is written in JSON: beside a lone surrogate all but ASCII is escaped."""
+    if len(key) < _TELLING:
+        return set()
+    return {dump(key)[1:-1], json.dumps(key)[1:-1].encode()}
 
 
 def _masked_json(value: Any, keys: Sequence[str]) -> Any:
