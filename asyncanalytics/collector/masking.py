@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -28,6 +29,8 @@ _LONG_ENOUGH: Final = 12
 _SHOWN: Final = 4
 _TELLING: Final = 6
 """Characters of a key at least for it to be looked for in other places: `a` is everywhere."""
+MAX_KEYS: Final = 16
+"""Keys of a request that are looked for in all its events."""
 _MAX_HEADERS: Final = 100
 _MAX_VALUE: Final = 1_000  # characters of a header's value, and of a query
 _SECRET: Final = re.compile(
@@ -122,14 +125,14 @@ _MASKS: Final = {
 }
 
 
-def request_keys(request: Request) -> set[str]:
+def request_keys(request: Request) -> list[str]:
     """Return what may be a key in the headers and the query: copies of it are hidden elsewhere."""
-    found = set[str]()
+    found = list[str]()
     for name, value in (*request.headers.items(), *request.query_params.multi_items()):
         if name == "authorization":
-            found.update(_authorization_keys(value.strip()))
+            found += _authorization_keys(value.strip())
         elif _is_of_key(name):
-            found.add(value.strip())
+            found.append(value.strip())
     return found
 
 
@@ -155,24 +158,46 @@ def body_keys(data: bytes | bytearray) -> set[str]:
     return {each.decode("utf-8", "replace") for each in _KEY_OF_BODY.findall(data)}
 
 
-def masked_payload(payload: bytes, keys: Iterable[str]) -> bytes:
-    """Return an event's JSON, in the form that it is kept in, with these keys hidden in it.
+class Hiding:
+    """The keys of one request, and what hides them in its events.
 
-    One that could be a part of some other word is hidden only where it is a text of its own.
+    Each event is searched for each of them. So there is a bound, and how they are written is made
+    out once.
     """
-    found = [key for key in keys if any(form in payload for form in _forms(key))]
-    if not found and b'"writeKey"' not in payload:
-        return payload
-    value = parse(payload).value
-    shown = _masked_json(value, found)
-    return payload if shown == value else dump(shown)
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        """Hide the first of these keys, as many as the bound lets in."""
+        telling = dict.fromkeys(key for key in keys if len(key) >= _TELLING)
+        self._keys = frozenset(itertools.islice(telling, MAX_KEYS))
+        self._forms = _forms(self._keys)
+
+    def payload(self, payload: bytes, own: Iterable[str] = ()) -> bytes:
+        """Return an event's JSON, in the form that it is kept in, with the keys in it hidden.
+
+        Those of its own are hidden whatever the bound. One that could be a part of some other word
+        is hidden only where it is a text of its own.
+        """
+        more = [key for key in own if len(key) >= _TELLING and key not in self._keys]
+        forms = self._forms + _forms(more) if more else self._forms
+        found = [key for form, key in forms if form in payload]
+        if not found and b'"writeKey"' not in payload:
+            return payload
+        value = parse(payload).value
+        shown = _masked_json(value, sorted(found, key=len, reverse=True))  # one may be in another
+        return payload if shown == value else dump(shown)
 
 
-def _forms(key: str) -> set[bytes]:
-    """Return how a key is written in JSON: beside a lone surrogate all but ASCII is escaped."""
-    if len(key) < _TELLING:
-        return set()
-    return {dump(key)[1:-1], json.dumps(key)[1:-1].encode()}
+def _forms(keys: Iterable[str]) -> list[tuple[bytes, str]]:
+    """Return how keys are written in JSON, each with its key.
+
+    Beside a lone surrogate all but ASCII is escaped. A key that is hidden only as a text of its own
+    is looked for with its quotes.
+    """
+    return [
+        (form if len(key) < _LONG_ENOUGH else form[1:-1], key)
+        for key in keys
+        for form in {dump(key), json.dumps(key).encode()}
+    ]
 
 
 def _masked_json(value: Any, keys: Sequence[str]) -> Any:
