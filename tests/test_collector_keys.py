@@ -279,6 +279,22 @@ async def test_a_key_within_another() -> None:
     assert await kept_of({"batch": batch}) == [{"x": "••••"}]
 
 
+@pytest.mark.parametrize("place", ["envelope", "event"])
+async def test_a_key_that_another_replaces(place: str) -> None:
+    """Where an object has two members named `writeKey`, the one that is not read is hidden too."""
+    twice = f'"writeKey": "{CANARY}", "writeKey": "other-one-altogether"'
+    event = json.dumps(track(properties={"x": CANARY}))
+    batch = f'{{"batch": [{event}], {twice}}}'
+    if place == "event":
+        batch = f'{{"batch": [{event[:-1]}, {twice}}}]}}'
+    with Collector() as collector:
+        transport = httpx.ASGITransport(app=collector)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            await http.post("/v1/batch", content=batch, headers=JSON)
+        (kept,) = collector.events()
+    assert kept.payload["properties"] == {"x": "••••"}
+
+
 @pytest.mark.parametrize("place", ["query", "headers", "events"])
 async def test_more_keys_than_are_looked_for(place: str) -> None:
     """The first keys are hidden in all events, and each event's own in itself whatever they are."""
@@ -291,7 +307,7 @@ async def test_more_keys_than_are_looked_for(place: str) -> None:
     elif place == "headers":
         headers = {f"x-{n}-api-key": key for n, key in enumerate(given)}
     else:
-        batch[:0] = [track(appId=key, properties={"x": [key]}) for key in given]
+        batch[:0] = [track(writeKey=key, properties={"x": [key]}) for key in given]
     *others, kept = await kept_of({"batch": batch}, query, **headers)
     assert kept == {"x": ["••••"] * MAX_KEYS + given[MAX_KEYS:] + ["••••"]}
     assert others == [{"x": ["••••"]} for _ in others]

@@ -31,6 +31,7 @@ from asyncanalytics.collector.masking import (
     masked_headers,
     masked_path,
     request_keys,
+    write_keys_of,
 )
 from asyncanalytics.collector.reading import (
     Body,
@@ -106,7 +107,7 @@ class Intake:
         keys = Keys(self._keys)
         try:
             delivery = open_envelope(request, route, body)
-            rows = list(self._judged(delivery, keys.fingerprint, request_keys(request)))
+            rows = list(self._judged(delivery, keys.fingerprint, _beside(request, body)))
         except Refused as refused:
             told = _told(refused.status, fault)
             row = _request_row(request, body, status=told, keys=keys)
@@ -152,6 +153,11 @@ class Intake:
 
 def _told(status: int, fault: Fault | None) -> int:
     return fault.answered if fault is not None and fault.answers else status
+
+
+def _beside(request: Request, body: Body | Refused) -> list[str]:
+    written = write_keys_of(body.data) if isinstance(body, Body) else []
+    return request_keys(request) + written
 
 
 def _request_row(

@@ -53,6 +53,7 @@ _NAME: Final = re.compile(r"[A-Za-z][A-Za-z_.-]{0,15}")
 """What a parameter's name looks like; anything else there may be a key."""
 _USER_OF_URL: Final = re.compile(r"://[^/?#\s@]*@")
 _KEY_OF_BODY: Final = re.compile(rb'"(?:writeKey|appId)"\s*:\s*"([^"\\]{1,200})"')
+_WRITE_KEY_OF_BODY: Final = re.compile(rb'"writeKey"\s*:\s*"([^"\\]{1,200})"')
 _KEY_NAME: Final = re.compile(
     r"(write|api|app|access|auth)[-_]?(key|token)|^app[-_]?id$", re.IGNORECASE
 )
@@ -153,9 +154,13 @@ def _authorization_keys(value: str) -> Iterable[str]:
 
 def body_keys(data: bytes | bytearray) -> set[str]:
     """Return what stands in a body where keys do, whether anybody reads it or not."""
-    if b'"writeKey"' not in data and b'"appId"' not in data:
-        return set()
     return {each.decode("utf-8", "replace") for each in _KEY_OF_BODY.findall(data)}
+
+
+def write_keys_of(data: bytes | bytearray) -> list[str]:
+    """Return all that is named `writeKey` in a body, also what another one of the name replaced."""
+    found = _WRITE_KEY_OF_BODY.findall(data)
+    return [each.decode("utf-8", "replace") for each in dict.fromkeys(found)]
 
 
 class Hiding:
