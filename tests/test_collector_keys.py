@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CANARY = "Zk9vQx7LmT2pRwcanary"
-TELLING = (CANARY[:12], base64.b64encode(f"{CANARY}:".encode()).decode()[:16])
+LETTERS = "LettersAlone"
+TELLING = (CANARY[:12], LETTERS, base64.b64encode(f"{CANARY}:".encode()).decode()[:16])
 JSON = {"content-type": "application/json"}
 MAX_BODY = 4_000
 
@@ -48,6 +49,7 @@ UNKNOWN = {
     "escaped parameter": {"query": f"?a=b&w=%5A{CANARY[1:]}"},
     "query": {"query": f"?{CANARY}"},
     "name of a parameter": {"query": f"?{CANARY}=1"},
+    "letters as a name of a parameter": {"query": f"?{LETTERS}=1"},
     "semicolons": {"query": f"?a=b;w={CANARY}"},
 }
 # Where keys belong, so that copies in the events are hidden too.
@@ -92,6 +94,7 @@ def batch(way: dict[str, Any]) -> dict[str, Any]:
 FATES: dict[str, tuple[int, dict[str, str], Any]] = {
     "taken": (200, JSON, None),
     "no JSON": (415, {"content-type": "text/plain"}, None),
+    "no JSON, with more": (415, {"content-type": f"text/plain; w={CANARY};{CANARY}"}, None),
     "unknown encoding": (415, JSON | {"content-encoding": "br"}, None),
     "too large": (413, JSON, lambda body: body + b" " * MAX_BODY),
     "no gzip": (400, JSON | {"content-encoding": "gzip"}, None),

@@ -32,6 +32,7 @@ _TELLING: Final = 6
 MAX_KEYS: Final = 16
 """Keys of a request that are looked for in all its events."""
 _MAX_HEADERS: Final = 100
+_MAX_PARAMETERS: Final = 10  # of a Content-Type; the rest is taken as one
 _MAX_VALUE: Final = 1_000  # characters of a header's value, and of a query
 _SECRET: Final = re.compile(
     "auth|cookie|key|token|secret|passw|credential|session|signature|csrf|xsrf|jwt|^appid$",
@@ -49,8 +50,11 @@ _HARMLESS: Final = frozenset(
         *(f"sec-fetch-{each}" for each in ("dest", "mode", "site", "user")),
     }
 )
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z_.-]{0,15}")
-"""What a parameter's name looks like; anything else there may be a key."""
+_NAME: Final = re.compile(
+    r"[a-z][a-z_.-]{0,4}|app[-_]?id|(write|api|app|access|auth)[-_]?(key|token)|charset|boundary",
+    re.IGNORECASE,
+)
+"""Names of parameters that are shown, short ones among them; any other may be a key."""
 _USER_OF_URL: Final = re.compile(r"://[^/?#\s@]*@")
 _KEY_OF_BODY: Final = re.compile(rb'"(?:writeKey|appId)"\s*:\s*"([^"\\]{1,200})"')
 _WRITE_KEY_OF_BODY: Final = re.compile(rb'"writeKey"\s*:\s*"([^"\\]{1,200})"')
@@ -76,7 +80,7 @@ def masked_headers(headers: Pairs, keys: Collection[str]) -> Pairs:
     return [(name, _cut(_masked_value(name, value, keys))) for name, value in headers]
 
 
-def _masked_value(name: str, value: str, keys: Iterable[str]) -> str:
+def _masked_value(name: str, value: str, keys: Collection[str]) -> str:
     mask = _mask_of(name)
     if mask is not None:
         return mask(value)
@@ -85,6 +89,9 @@ def _masked_value(name: str, value: str, keys: Iterable[str]) -> str:
     before, query, _ = value.partition("?")
     if query and "/" in before:  # an address, whose query may hold anything
         value = f"{before}?{MASK}"
+    if name == "content-type":
+        first, *more = value.split(";", _MAX_PARAMETERS)
+        value = "; ".join([first, *(_masked_pair(each.strip(), keys) for each in more)])
     return _without(keys, _USER_OF_URL.sub(f"://{MASK}@", value))
 
 
