@@ -22,12 +22,14 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("jinja2")
 
 from asyncanalytics.collector import Collector
+from asyncanalytics.collector.masking import MAX_KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CANARY = "Zk9vQx7LmT2pRwcanary"
-TELLING = (CANARY[:12], base64.b64encode(f"{CANARY}:".encode()).decode()[:16])
+LETTERS = "LettersAlone"
+TELLING = (CANARY[:12], LETTERS, base64.b64encode(f"{CANARY}:".encode()).decode()[:16])
 JSON = {"content-type": "application/json"}
 MAX_BODY = 4_000
 
@@ -47,6 +49,7 @@ UNKNOWN = {
     "escaped parameter": {"query": f"?a=b&w=%5A{CANARY[1:]}"},
     "query": {"query": f"?{CANARY}"},
     "name of a parameter": {"query": f"?{CANARY}=1"},
+    "letters as a name of a parameter": {"query": f"?{LETTERS}=1"},
     "semicolons": {"query": f"?a=b;w={CANARY}"},
 }
 # Where keys belong, so that copies in the events are hidden too.
@@ -91,6 +94,7 @@ def batch(way: dict[str, Any]) -> dict[str, Any]:
 FATES: dict[str, tuple[int, dict[str, str], Any]] = {
     "taken": (200, JSON, None),
     "no JSON": (415, {"content-type": "text/plain"}, None),
+    "no JSON, with more": (415, {"content-type": f"text/plain; w={CANARY};{CANARY}"}, None),
     "unknown encoding": (415, JSON | {"content-encoding": "br"}, None),
     "too large": (413, JSON, lambda body: body + b" " * MAX_BODY),
     "no gzip": (400, JSON | {"content-encoding": "gzip"}, None),
@@ -227,6 +231,102 @@ async def test_a_key_beside_an_escape(key: str) -> None:
         (kept,) = collector.events()
     hidden = {"b": "\\••••", "c": "<••••>", "d": "\x00••••"}
     assert kept.payload["properties"] == properties | hidden
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["schlüssel-ÄÖÜ-123456", "clé-été", "key-\U0001f511-of-some-length", "del-\x7f-of-length"],
+    ids=["long", "short", "beyond the BMP", "delete"],
+)
+@pytest.mark.parametrize("beside", ["\ud800", "plain"], ids=["surrogate", "plain"])
+async def test_a_key_beyond_ascii(key: str, beside: str) -> None:
+    """It is hidden also where a lone surrogate makes the event be written in ASCII."""
+    properties = {"x": beside, "y": key}
+    body = {"userId": "u1", "event": "E", "writeKey": key, "properties": properties}
+    with Collector() as collector:
+        transport = httpx.ASGITransport(app=collector)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            await http.post("/v1/track", content=json.dumps(body), headers=JSON)
+        (kept,) = collector.events()
+    assert kept.payload["properties"] == {"x": beside, "y": "••••"}
+
+
+async def kept_of(body: dict[str, Any], query: str = "", **headers: str) -> list[dict[str, Any]]:
+    """Send a batch, and return the properties that are kept of its events."""
+    with Collector() as collector:
+        transport = httpx.ASGITransport(app=collector)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            await http.post(f"/v1/batch{query}", json=body, headers=headers)
+            request = (await http.get("/requests/1")).text
+        kept = [each.payload["properties"] for each in collector.events()]
+    for key in headers.values():
+        assert key not in request
+    return kept
+
+
+def track(**more: Any) -> dict[str, Any]:
+    """Make an event."""
+    return {"type": "track", "event": "E", "userId": "u1", **more}
+
+
+async def test_a_key_of_another_event() -> None:
+    """The key of an event is hidden in all events of its batch, before it and after it."""
+    event = track(properties={"x": f"<{CANARY}>"})
+    batch = [event, track(writeKey=CANARY, properties={}), event]
+    assert await kept_of({"batch": batch}) == [{"x": "<••••>"}, {}, {"x": "<••••>"}]
+
+
+async def test_a_key_within_another() -> None:
+    """Of the longer of two keys nothing is left, whichever comes first."""
+    batch = [track(writeKey=CANARY, appId=CANARY + "more", properties={"x": CANARY + "more"})]
+    assert await kept_of({"batch": batch}) == [{"x": "••••"}]
+
+
+@pytest.mark.parametrize("place", ["envelope", "event"])
+async def test_a_key_that_another_replaces(place: str) -> None:
+    """Where an object has two members named `writeKey`, the one that is not read is hidden too."""
+    twice = f'"writeKey": "{CANARY}", "writeKey": "other-one-altogether"'
+    event = json.dumps(track(properties={"x": CANARY}))
+    batch = f'{{"batch": [{event}], {twice}}}'
+    if place == "event":
+        batch = f'{{"batch": [{event[:-1]}, {twice}}}]}}'
+    with Collector() as collector:
+        transport = httpx.ASGITransport(app=collector)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            await http.post("/v1/batch", content=batch, headers=JSON)
+        (kept,) = collector.events()
+    assert kept.payload["properties"] == {"x": "••••"}
+
+
+@pytest.mark.parametrize("place", ["query", "headers", "events"])
+async def test_more_keys_than_are_looked_for(place: str) -> None:
+    """The first keys are hidden in all events, and each event's own in itself whatever they are."""
+    own = f"{CANARY}-own"
+    given = [f"{CANARY}-{n:03}" for n in range(MAX_KEYS + 20)]
+    batch = [track(writeKey=own, properties={"x": [*given, own]})]
+    query, headers = "", dict[str, str]()
+    if place == "query":
+        query = "?" + "&".join(f"apikey={key}" for key in given)
+    elif place == "headers":
+        headers = {f"x-{n}-api-key": key for n, key in enumerate(given)}
+    else:
+        batch[:0] = [track(writeKey=key, properties={"x": [key]}) for key in given]
+    *others, kept = await kept_of({"batch": batch}, query, **headers)
+    assert kept == {"x": ["••••"] * MAX_KEYS + given[MAX_KEYS:] + ["••••"]}
+    assert others == [{"x": ["••••"]} for _ in others]
+
+
+async def test_the_request_s_own_key_comes_first() -> None:
+    """However many keys are beside it, the one that a request is taken with is hidden."""
+    many = {f"x-{n}-api-key": f"{n:03}-of-some-length" for n in range(MAX_KEYS)}
+    body = {"batch": [track(properties={"x": CANARY})]}
+    assert await kept_of(body, **many, authorization=f"Bearer {CANARY}") == [{"x": "••••"}]
+
+
+async def test_a_key_that_tells_nothing() -> None:
+    """A key of fewer than six characters is not looked for: it may be any word."""
+    body = {"batch": [track(writeKey="abcde", properties={"x": "abcde", "writeKey": "abcde"})]}
+    assert await kept_of(body) == [{"x": "abcde", "writeKey": "••••"}]
 
 
 # Fingerprints

@@ -143,6 +143,11 @@ HIDING = [
     ({"x-other": KEY}, "x-other", "••••"),
     ({"x-other": "short"}, "x-other", "short"),
     ({"referer": f"http://x.example/y?token={KEY}"}, "referer", "http://x.example/y?••••"),
+    (
+        {"content-type": f"application/json;charset=utf-8; x={KEY}; {KEY}"},
+        "content-type",
+        "application/json; charset=utf-8; x=••••; ••••",
+    ),
     ({"via": "x" * 5_000}, "via", "x" * 999 + "…"),
 ]
 
@@ -172,6 +177,7 @@ async def test_keys_in_headers_are_hidden(
         (f"?{OTHER}=1&x", "?••••=1&x"),
         ("?w=not-that-one&x=short", "?w=••••&x=short"),
         ("?flag&x=1", "?flag&x=1"),
+        ("?LettersAlone=1&abcde=1", "?••••=1&abcde=1"),
         ("", ""),
     ],
     ids=[
@@ -183,6 +189,7 @@ async def test_keys_in_headers_are_hidden(
         "as a name",
         "another key",
         "nothing secret",
+        "letters as a name",
         "no query",
     ],
 )

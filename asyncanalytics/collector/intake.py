@@ -7,6 +7,7 @@ is kept in one transaction before the answer is given.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -25,11 +26,12 @@ from asyncanalytics.collector.envelope import (
 from asyncanalytics.collector.judge import CALLS, MAX_BATCH_EVENTS, Reason, judge
 from asyncanalytics.collector.keys import KeyRing, Keys
 from asyncanalytics.collector.masking import (
+    Hiding,
     body_keys,
     masked_headers,
     masked_path,
-    masked_payload,
     request_keys,
+    write_keys_of,
 )
 from asyncanalytics.collector.reading import (
     Body,
@@ -105,8 +107,7 @@ class Intake:
         keys = Keys(self._keys)
         try:
             delivery = open_envelope(request, route, body)
-            beside = {*request_keys(request), *delivery.named}
-            rows = list(self._judged(delivery, keys.fingerprint, beside))
+            rows = list(self._judged(delivery, keys.fingerprint, _beside(request, body)))
         except Refused as refused:
             told = _told(refused.status, fault)
             row = _request_row(request, body, status=told, keys=keys)
@@ -123,20 +124,21 @@ class Intake:
         self,
         delivery: Delivery,
         fingerprint: Callable[[str | None], str | None],
-        beside: set[str],
+        beside: list[str],
     ) -> Iterator[EventRow]:
         """Judge each event, and hide in it the keys that it has and those beside it."""
+        own = [keys_in(event) if isinstance(event, dict) else [] for event in delivery.events]
+        hiding = Hiding(itertools.chain([delivery.key or ""], delivery.named, beside, *own))
         if delivery.key is not None or not delivery.events:
             fingerprint(delivery.key)  # refuses a request whose own key is unknown
         excess: Reason | None = None
         if len(delivery.events) > MAX_BATCH_EVENTS:
             excess = "too_many_events"
         for place, event in enumerate(delivery.events):
-            own = keys_in(event) if isinstance(event, dict) else []
             key = (take_key(event) if isinstance(event, dict) else None) or delivery.key
             payload, too_deep = payload_of(event, delivery.parsed)
             reason = excess or too_deep or judge(event, size=len(payload))
-            shown = masked_payload(payload, {*beside, *own} if own else beside)
+            shown = hiding.payload(payload, own[place])
             if shown is not payload and isinstance(event, dict):
                 event = parse(shown).value  # noqa: PLW2901 - its columns are to hide it as well
             yield _row(place, event, reason, fingerprint(key), shown)
@@ -151,6 +153,11 @@ class Intake:
 
 def _told(status: int, fault: Fault | None) -> int:
     return fault.answered if fault is not None and fault.answers else status
+
+
+def _beside(request: Request, body: Body | Refused) -> list[str]:
+    written = write_keys_of(body.data) if isinstance(body, Body) else []
+    return request_keys(request) + written
 
 
 def _request_row(

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
@@ -27,7 +29,10 @@ _LONG_ENOUGH: Final = 12
 _SHOWN: Final = 4
 _TELLING: Final = 6
 """Characters of a key at least for it to be looked for in other places: `a` is everywhere."""
+MAX_KEYS: Final = 16
+"""Keys of a request that are looked for in all its events."""
 _MAX_HEADERS: Final = 100
+_MAX_PARAMETERS: Final = 10  # of a Content-Type; the rest is taken as one
 _MAX_VALUE: Final = 1_000  # characters of a header's value, and of a query
 _SECRET: Final = re.compile(
     "auth|cookie|key|token|secret|passw|credential|session|signature|csrf|xsrf|jwt|^appid$",
@@ -45,10 +50,14 @@ _HARMLESS: Final = frozenset(
         *(f"sec-fetch-{each}" for each in ("dest", "mode", "site", "user")),
     }
 )
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z_.-]{0,15}")
-"""What a parameter's name looks like; anything else there may be a key."""
+_NAME: Final = re.compile(
+    r"[a-z][a-z_.-]{0,4}|app[-_]?id|(write|api|app|access|auth)[-_]?(key|token)|charset|boundary",
+    re.IGNORECASE,
+)
+"""Names of parameters that are shown, short ones among them; any other may be a key."""
 _USER_OF_URL: Final = re.compile(r"://[^/?#\s@]*@")
 _KEY_OF_BODY: Final = re.compile(rb'"(?:writeKey|appId)"\s*:\s*"([^"\\]{1,200})"')
+_WRITE_KEY_OF_BODY: Final = re.compile(rb'"writeKey"\s*:\s*"([^"\\]{1,200})"')
 _KEY_NAME: Final = re.compile(
     r"(write|api|app|access|auth)[-_]?(key|token)|^app[-_]?id$", re.IGNORECASE
 )
@@ -71,7 +80,7 @@ def masked_headers(headers: Pairs, keys: Collection[str]) -> Pairs:
     return [(name, _cut(_masked_value(name, value, keys))) for name, value in headers]
 
 
-def _masked_value(name: str, value: str, keys: Iterable[str]) -> str:
+def _masked_value(name: str, value: str, keys: Collection[str]) -> str:
     mask = _mask_of(name)
     if mask is not None:
         return mask(value)
@@ -80,6 +89,9 @@ def _masked_value(name: str, value: str, keys: Iterable[str]) -> str:
     before, query, _ = value.partition("?")
     if query and "/" in before:  # an address, whose query may hold anything
         value = f"{before}?{MASK}"
+    if name == "content-type":
+        first, *more = value.split(";", _MAX_PARAMETERS)
+        value = "; ".join([first, *(_masked_pair(each.strip(), keys) for each in more)])
     return _without(keys, _USER_OF_URL.sub(f"://{MASK}@", value))
 
 
@@ -121,14 +133,14 @@ _MASKS: Final = {
 }
 
 
-def request_keys(request: Request) -> set[str]:
+def request_keys(request: Request) -> list[str]:
     """Return what may be a key in the headers and the query: copies of it are hidden elsewhere."""
-    found = set[str]()
+    found = list[str]()
     for name, value in (*request.headers.items(), *request.query_params.multi_items()):
         if name == "authorization":
-            found.update(_authorization_keys(value.strip()))
+            found += _authorization_keys(value.strip())
         elif _is_of_key(name):
-            found.add(value.strip())
+            found.append(value.strip())
     return found
 
 
@@ -149,22 +161,55 @@ def _authorization_keys(value: str) -> Iterable[str]:
 
 def body_keys(data: bytes | bytearray) -> set[str]:
     """Return what stands in a body where keys do, whether anybody reads it or not."""
-    if b'"writeKey"' not in data and b'"appId"' not in data:
-        return set()
     return {each.decode("utf-8", "replace") for each in _KEY_OF_BODY.findall(data)}
 
 
-def masked_payload(payload: bytes, keys: Iterable[str]) -> bytes:
-    """Return an event's JSON, as `dump` writes it, with these keys hidden wherever they stand.
+def write_keys_of(data: bytes | bytearray) -> list[str]:
+    """Return all that is named `writeKey` in a body, also what another one of the name replaced."""
+    found = _WRITE_KEY_OF_BODY.findall(data)
+    return [each.decode("utf-8", "replace") for each in dict.fromkeys(found)]
 
-    One that could be a part of some other word is hidden only where it is a text of its own.
+
+class Hiding:
+    """The keys of one request, and what hides them in its events.
+
+    Each event is searched for each of them. So there is a bound, and how they are written is made
+    out once.
     """
-    found = [key for key in keys if len(key) >= _TELLING and dump(key)[1:-1] in payload]
-    if not found and b'"writeKey"' not in payload:
-        return payload
-    value = parse(payload).value
-    shown = _masked_json(value, found)
-    return payload if shown == value else dump(shown)
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        """Hide the first of these keys, as many as the bound lets in."""
+        telling = dict.fromkeys(key for key in keys if len(key) >= _TELLING)
+        self._keys = frozenset(itertools.islice(telling, MAX_KEYS))
+        self._forms = _forms(self._keys)
+
+    def payload(self, payload: bytes, own: Iterable[str] = ()) -> bytes:
+        """Return an event's JSON, in the form that it is kept in, with the keys in it hidden.
+
+        Those of its own are hidden whatever the bound. One that could be a part of some other word
+        is hidden only where it is a text of its own.
+        """
+        more = [key for key in own if len(key) >= _TELLING and key not in self._keys]
+        forms = self._forms + _forms(more) if more else self._forms
+        found = [key for form, key in forms if form in payload]
+        if not found and b'"writeKey"' not in payload:
+            return payload
+        value = parse(payload).value
+        shown = _masked_json(value, sorted(found, key=len, reverse=True))  # one may be in another
+        return payload if shown == value else dump(shown)
+
+
+def _forms(keys: Iterable[str]) -> list[tuple[bytes, str]]:
+    """Return how keys are written in JSON, each with its key.
+
+    Beside a lone surrogate all but ASCII is escaped. A key that is hidden only as a text of its own
+    is looked for with its quotes.
+    """
+    return [
+        (form if len(key) < _LONG_ENOUGH else form[1:-1], key)
+        for key in keys
+        for form in {dump(key), json.dumps(key).encode()}
+    ]
 
 
 def _masked_json(value: Any, keys: Sequence[str]) -> Any:
