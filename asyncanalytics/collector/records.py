@@ -96,7 +96,7 @@ class Filter:
     message_id: str | None = None
     verdict: Verdict | None = None
     text: str | None = None
-    """Somewhere in the payload, in capitals or not."""
+    """Somewhere in the payload, in capitals or not; docs/collector.md has the exceptions."""
     since: str | None = None
     """Received at this moment or later; written as `received_at` is."""
     after: int | None = None
