@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import sqlite3
 import stat
@@ -681,18 +682,22 @@ def at_a_terminal(*args: str, question: bytes = b"", answer: bytes = b"") -> tup
         os.execve(sys.executable, command, environ)  # noqa: S606 - written here
     said = b""
     try:
-        while piece := _read(terminal):
+        given = b""
+        while piece := _read(terminal, again=given if given == b"\x03" else b""):
             said += piece
             if answer and said.endswith(question):
                 os.write(terminal, answer)
-                answer = b""
+                given, answer = answer, b""
     finally:
         os.close(terminal)
         _, status = os.waitpid(child, 0)
     return said, os.waitstatus_to_exitcode(status)
 
 
-def _read(terminal: int) -> bytes:
+def _read(terminal: int, again: bytes) -> bytes:
+    """Read what comes next; a Ctrl-C that fell between Python's prompt and its wait is repeated."""
+    while again and not select.select([terminal], [], [], 1.0)[0]:
+        os.write(terminal, again)
     try:
         return os.read(terminal, 4096)
     except OSError:  # the other end is closed
