@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import json
 import sqlite3
+import sys
 import time
 import uuid
 from dataclasses import replace
@@ -22,7 +23,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 pytest.importorskip("jinja2")
 
-from asyncanalytics.collector import Collector
+from asyncanalytics.collector import Collector, search
 from asyncanalytics.collector.records import EVERYTHING, Filter
 from asyncanalytics.collector.store import RequestRow, Store
 
@@ -489,6 +490,12 @@ def test_text_of_any_letters(
         expected = [each for each in payloads if holds(each, wanted)] if wanted else payloads
         assert [each.payload for each in store.find(Filter(text=wanted))] == expected
     store.close()
+
+
+def test_letters_beyond_those_that_have_a_case() -> None:
+    """Which letters are folded is looked up as far as there are some."""
+    beyond = map(chr, range(search._CASELESS, sys.maxunicode + 1))
+    assert [each for each in beyond if each.casefold() != each] == []
 
 
 NAMED = [

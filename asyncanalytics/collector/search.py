@@ -14,6 +14,7 @@ import json
 import re
 import time
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
@@ -34,6 +35,7 @@ _LONGEST_LIKE: Final = 1_000  # characters
 _LIKE: Final = "CAST(payload AS TEXT) LIKE ? ESCAPE '\\'"  # some builds let LIKE fit no BLOB
 # Of ASCII, without the letters that others are folded to as well, such as `ß` to `ss`.
 _PLAIN: Final = re.compile(r"[\x01-`bcdegmopqruvxz{-\x7f]+")
+_CASELESS: Final = 0x1E944  # from here on, no letter has another case
 _HOLDS: Final = "holds(payload, ?, ?)"
 _BEYOND: Final = (1 << 63) - 1
 
@@ -86,11 +88,29 @@ def _test(needle: str) -> tuple[str, list[Any]]:
     if needle.isascii() and len(needle) <= _LONGEST_LIKE:
         return _LIKE, [_like(needle)]
     folded = needle.casefold()
-    others = bytes(set(range(128)).difference((folded + folded.upper()).encode()))
+    others = bytes(set(range(256)).difference(_bytes_of(folded)))
     plain = max(_PLAIN.findall(folded), key=len, default="")[:_LONGEST_LIKE]
     if not plain:
         return _HOLDS, [folded, others]
     return f"{_LIKE} AND {_HOLDS}", [_like(plain), folded, others]
+
+
+def _bytes_of(folded: str) -> set[int]:
+    """Return each byte of all that may be folded to a text."""
+    letters = set(folded + folded.upper())
+    return set("".join(letters.union(*(_sources().get(each, ()) for each in folded))).encode())
+
+
+@cache
+def _sources() -> dict[str, set[str]]:
+    """Return, for each letter, those beyond ASCII that are folded to it or to more with it."""
+    found: dict[str, set[str]] = {}
+    for letter in map(chr, range(128, _CASELESS)):
+        folded = letter.casefold()
+        if folded != letter:
+            for each in folded:
+                found.setdefault(each, set()).add(letter)
+    return found
 
 
 def _like(text: str) -> str:
