@@ -538,3 +538,4 @@ async def test_a_request_that_an_empty_spool_has_room_for(lab: Lab, tmp_path: Pa
             await put(client, *(track(n, **deepcopy(members)) for n in range(300)))
             await client.flush()
     assert len(yard.got("one")) == 300
+    assert client.stats().is_balanced
