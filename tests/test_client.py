@@ -46,7 +46,7 @@ from asyncanalytics import (
     endpoints,
 )
 from asyncanalytics.batching import Limits
-from asyncanalytics.retrying import Delivered
+from asyncanalytics.retrying import Delivered, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -1183,3 +1183,35 @@ def test_a_destination_cannot_be_pickled() -> None:
 def test_a_client_that_was_never_made_whole_has_a_repr() -> None:
     """What shows the locals of a failed constructor must not fail on them."""
     assert "AsyncClient" in repr(AsyncClient.__new__(AsyncClient))
+
+
+@looptime
+async def test_who_still_looks_for_room_at_a_close(lab: Lab) -> None:
+    """A caller that has room at one destination, and none at another, hears of the close at once."""
+
+    class Closing(Place):
+        """Begins to close as it makes room."""
+
+        async def deliver(self, _: Any) -> Delivered:
+            await asyncio.sleep(0.2)
+            closing.append(asyncio.ensure_future(client.aclose(5)))
+            await asyncio.sleep(0)
+            return Delivered()
+
+    class Down(Place):
+        """Takes nothing."""
+
+        async def deliver(self, _: Any) -> Any:
+            return Retry("down")
+
+    closing: list[asyncio.Future[Any]] = []
+    queueing = Queueing(max_events=1)
+    client = lab.client(destinations=[Closing("closing"), Down("down")], queueing=queueing)
+    await client.start()
+    await client.track("First", user_id="u1")
+    clock = asyncio.get_running_loop().time
+    since = clock()
+    with pytest.raises(Closed):
+        await client.track("Second", user_id="u1")
+    assert clock() - since < 1
+    await closing[0]
