@@ -1187,7 +1187,7 @@ def test_a_client_that_was_never_made_whole_has_a_repr() -> None:
 
 @looptime
 async def test_who_still_looks_for_room_at_a_close(lab: Lab) -> None:
-    """A caller that has room at one destination, and none at another, hears of the close at once."""
+    """With room at one destination, and none at another, a caller hears of it at once."""
 
     class Closing(Place):
         """Begins to close as it makes room."""
