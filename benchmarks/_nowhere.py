@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncanalytics.batching import Batch, Limits
 from asyncanalytics.destinations import BaseDestination
+from asyncanalytics.destinations.base import own_limits
 from asyncanalytics.retrying import Delivered, Verdict
 
 if TYPE_CHECKING:
+    from asyncanalytics.batching import Batch, Limits
     from asyncanalytics.settings import Batching
 
 
@@ -17,13 +18,7 @@ class Nowhere(BaseDestination):
 
     def limits(self, batching: Batching) -> Limits:
         """Return those of an endpoint."""
-        return Limits(
-            max_events=batching.max_events,
-            max_bytes=batching.max_bytes,
-            max_event_bytes=32_000,
-            envelope=60,
-            per_event=2,
-        )
+        return own_limits(batching, max_event_bytes=32_000, around=60)
 
     async def open(self, *_: object) -> None:
         """Nothing to make ready."""

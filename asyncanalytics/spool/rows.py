@@ -173,7 +173,7 @@ def stored(entries: Iterable[Fields], sealing: Sealing | None) -> list[StoredFie
         if not isfinite(created):
             raise ValueError("created must be a time")
         kept = body if sealing is None else SEALED + sealing.seal(body)
-        # The checksum, without a call for each.
+        # As `checksum` has it, without a call for each.
         head = f"{destination}\0{call}\0{message_id}\0".encode() + _DOUBLE.pack(created)
         mark = crc32(kept, crc32(head))
         rows.append((destination, call, message_id, kept, float(created), mark))

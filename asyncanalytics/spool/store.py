@@ -156,7 +156,7 @@ class Store:
                 values: list[object] = []
                 for seq, row in zip(numbers[start:end], rows[start:end], strict=True):
                     name, call, message_id, body, created, mark = row
-                    # As bytes it would be searched for an adapter, which takes a tenth of all this.
+                    # For bytes an adapter would be looked for, each time in vain.
                     blob = bytearray(body)
                     values += (seq, ids[name], call, message_id, blob, created, mark)
                 self.db.execute(_INSERTS[width], values)
