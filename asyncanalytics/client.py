@@ -88,7 +88,7 @@ class LifespanState(TypedDict):
 
 
 _NOWHERE = object()  # what no running loop is, not even the lack of one
-_BREATH = 128  # calls from one look at whether the loop has run meanwhile to the next
+_BREATH = 256  # calls from one look at whether the loop has run meanwhile to the next
 
 
 class AsyncClient(Verbs):
@@ -494,7 +494,7 @@ class AsyncClient(Verbs):
             binding.fill(fields)
             if binding.opted_out:
                 return None
-        if self._straight is None or self._breathless >= _BREATH:
+        if self._straight is None or not self._may_go_on():
             return None
         return self._offer(self._straight, wire, fields)
 
@@ -508,7 +508,7 @@ class AsyncClient(Verbs):
         return receipt if flusher.offer(receipt) else None
 
     async def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
-        if self._breathless >= _BREATH:
+        if not self._may_go_on():
             await self._breathe()
         receipt = None
         if self._durably is not None and not _is_opted_out():
@@ -519,16 +519,22 @@ class AsyncClient(Verbs):
             await self._journal.landing()
         return receipt
 
-    async def _breathe(self) -> None:
-        """Let the loop run if it has not since the last look, so that no caller starves it."""
-        self._breathless = 0
+    def _may_go_on(self) -> bool:
+        """Whether the loop has run since the last look, where it is time for one."""
+        if self._breathless < _BREATH:
+            return True
         if self._holds_breath:
-            await asyncio.sleep(0)
-            if self._open_on is _NOWHERE:
-                raise Closed
-        else:
-            self._holds_breath = True
-            asyncio.get_running_loop().call_soon(self._breathes)
+            return False
+        self._breathless, self._holds_breath = 0, True
+        asyncio.get_running_loop().call_soon(self._breathes)
+        return True
+
+    async def _breathe(self) -> None:
+        """Let the loop run, so that no caller starves it."""
+        self._breathless = 0
+        await asyncio.sleep(0)
+        if self._open_on is _NOWHERE:
+            raise Closed
 
     def _breathes(self) -> None:
         self._holds_breath = False

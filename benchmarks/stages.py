@@ -35,6 +35,7 @@ EVENTS = ("full events", "small events")
 _WITHIN = ("check", "encode")  # of a call
 _ORDER = ("call", "drain and account", "join", "httpx", "all together")
 _CONTROL = ("control: bytes", "control: join and send")
+_CALLERS = {"ours": "a call", "bytes": "only its bytes", "adding": "adding numbers for as long"}
 _MODULES = 12  # that are named
 
 
@@ -79,13 +80,15 @@ def _show_places(rounds: Sequence[Mapping[str, Any]]) -> None:
             place,
             *(
                 format(median(each[who][place][figure] for each in rounds) * 1e6, ".1f")
-                for who in ("ours", "control")
+                for who in _CALLERS
                 for figure in ("median", "p99")
             ),
         ]
         for place in places
     ]
-    head = ("µs a call, by its place", "median", "p99", "only the bytes: median", "p99")
+    head = ["µs a call, by its place"]
+    for title in _CALLERS.values():
+        head += [f"{title}: median", "p99"]
     print(table(head, rows), end="\n\n")
 
 

@@ -35,6 +35,7 @@ _PLACES = {
     "21st to 200th": slice(20, None),
 }
 _COLD = 5  # bursts that are not counted
+_SOME = range(100)  # numbers
 _TRACK = WIRES["track"]
 _HEADERS = {"content-type": "application/json", "authorization": "Basic a2V5Og=="}
 
@@ -133,17 +134,24 @@ _ENVELOPE = Envelope(in_body={}, in_event={})
 
 
 async def places(url: str, bursts: int) -> _subject.Answer:
-    """Time calls by their place in a burst, beside making the bytes alone."""
+    """Time calls by their place in a burst, beside two controls.
+
+    One makes the bytes alone. The other adds numbers for as long as a call takes at the median:
+    what it shows beyond that is of the machine.
+    """
     calls = _load.calls(_subject.BURST)
-    ours: list[list[float]] = []
-    bare: list[list[float]] = []
+    times: dict[str, list[list[float]]] = {"ours": [], "bytes": [], "adding": []}
     async with AsyncClient("key", endpoint=url) as client:
         for _ in range(bursts):
-            ours.append(await _burst(client, calls))
+            times["ours"].append(await _burst(client, calls))
             await asyncio.sleep(_subject.PAUSE)
-            bare.append(_bare_burst(calls))
+            times["bytes"].append(_bare_burst(calls))
             await asyncio.sleep(_subject.PAUSE)
-    found = {"ours": _by_place(ours[_COLD:]), "control": _by_place(bare[_COLD:])}
+            additions = _additions(median(times["ours"][-1]))
+            await asyncio.sleep(_subject.PAUSE)
+            times["adding"].append(_adding_burst(additions))
+            await asyncio.sleep(_subject.PAUSE)
+    found = {who: _by_place(each[_COLD:]) for who, each in times.items()}
     return {"places": found, "sent": bursts * len(calls)}
 
 
@@ -163,6 +171,31 @@ def _bare_burst(calls: Calls) -> list[float]:
         bare_encode(user_id, properties)
         times.append(clock() - start)
     return times
+
+
+def _additions(seconds: float) -> range:
+    """Return what to add up for so long."""
+    times = []
+    for _ in range(_subject.BURST):
+        start = time.perf_counter()
+        _add(_SOME)
+        times.append(time.perf_counter() - start)
+    return range(round(len(_SOME) * seconds / median(times)))
+
+
+def _adding_burst(numbers: range) -> list[float]:
+    clock, times = time.perf_counter, []
+    for _ in range(_subject.BURST):
+        start = clock()
+        _add(numbers)
+        times.append(clock() - start)
+    return times
+
+
+def _add(numbers: range) -> None:
+    total = 0
+    for each in numbers:
+        total += each
 
 
 def _by_place(bursts: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
