@@ -48,7 +48,7 @@ from asyncanalytics.transport import Transport, check_http2
 from asyncanalytics.verbs import Verbs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
     from pydantic import BaseModel
@@ -507,17 +507,12 @@ class AsyncClient(Verbs):
         receipt = Receipt(wire.type, message_id, body)
         return receipt if flusher.offer(receipt) else None
 
-    async def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
-        if not self._may_go_on():
-            await self._breathe()
-        receipt = None
-        if self._durably is not None and not _is_opted_out():
+    def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Awaitable[Receipt]:
+        if self._durably is not None and self._journal is not None and not _is_opted_out():
             receipt = self._offer(self._durably, wire, fields)
-        if receipt is None:
-            receipt = await self._submit_in_turn(wire, fields)
-        if self._journal is not None:
-            await self._journal.landing()
-        return receipt
+            if receipt is not None:
+                return self._journal.landing(receipt)
+        return self._submit_in_turn(wire, fields)
 
     def _may_go_on(self) -> bool:
         """Whether the loop has run since the last look, where it is time for one."""
@@ -540,6 +535,8 @@ class AsyncClient(Verbs):
         self._holds_breath = False
 
     async def _submit_in_turn(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
+        if not self._may_go_on():
+            await self._breathe()
         route = self._route(wire, fields)
         for stop in route.stops:
             if not stop.has_room():
@@ -547,7 +544,8 @@ class AsyncClient(Verbs):
                 break
         if self._open_on is _NOWHERE:
             raise Closed  # while this call waited
-        return self._accept(route)
+        receipt = self._accept(route)
+        return receipt if self._journal is None else await self._journal.landing(receipt)
 
     def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         # Nothing here can let the loop run: awaited calls go on counting where they were.

@@ -170,7 +170,7 @@ class Landing:
 
     async def wait(self) -> None:
         """Return once all of it is on the disk, or raise `NotDurable`."""
-        await self._journal.landing()
+        await self._journal.landing(None)
         if self._journal.refused > self._refused:  # these, or others of the same moment
             raise NotDurable
 

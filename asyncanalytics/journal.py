@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from asyncanalytics.errors import AnalyticsError, ConfigurationError, describe
 from asyncanalytics.spool import OVERHEAD, Entry, Spool, Verdict
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from asyncanalytics.receipts import Outcome, Receipt
     from asyncanalytics.settings import Sealing, Spooling
     from asyncanalytics.spool import Fields, Row, SpoolStats
+
+T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("asyncanalytics")
 
@@ -63,7 +65,7 @@ class Depositor(Protocol):
 class _Group:
     """Calls that go to the disk together."""
 
-    __slots__ = ("calls", "future", "has_landed", "is_refused", "waiters", "weight")
+    __slots__ = ("calls", "future", "has_landed", "is_refused", "results", "waiters", "weight")
 
     def __init__(self) -> None:
         self.calls: dict[Depositor, list[Receipt]] = {}
@@ -71,7 +73,8 @@ class _Group:
         self.future: Future[Sequence[int]] | None = None
         self.is_refused = False  # at once: it lands when those before it have
         self.has_landed = False
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters: list[asyncio.Future[Any]] = []
+        self.results: list[Any] = []  # what each of them brings
 
     def entries(self) -> Iterator[Fields]:
         """Yield them as the spool takes them."""
@@ -103,9 +106,10 @@ class _Group:
             start = end
         self.has_landed = True
         waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
+        results, self.results = self.results, []
+        for waiter, result in zip(waiters, results, strict=True):
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(result)
         self.future = None  # it knows of the group: whoever waited would stay for the collector
 
 
@@ -206,23 +210,25 @@ class Journal:
         if group.weight >= _GROUP:
             self._write()
 
-    def landing(self) -> asyncio.Future[None]:
+    def landing(self, result: T) -> asyncio.Future[T]:
         """Return what is done once all that was put so far is on disk, or could not be kept.
 
-        Cancelling it, as its waiting task does when it is cancelled, leaves the calls alone.
+        It brings the result that is given. Cancelling it, as its waiting task does when it is
+        cancelled, leaves the calls alone.
         """
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: asyncio.Future[T] = self._loop.create_future()
         if self._last.has_landed:
-            waiter.set_result(None)
+            waiter.set_result(result)
         else:
             self._last.waiters.append(waiter)
+            self._last.results.append(result)
         return waiter
 
     async def settle_down(self) -> None:
         """Wait for the disk a last time; what it does not answer in time lands without a number."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                await self.landing()
+                await self.landing(None)
         self._is_hanging = self._is_hanging or not self._last.has_landed
         for group in [*self._under_way, self._group]:
             if group.future is not None:

@@ -31,7 +31,7 @@ from asyncanalytics.secret import Unpicklable, stripped
 from asyncanalytics.wire import ALIAS, GROUP, IDENTIFY, PAGE, SCREEN, TRACK, WIRES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -55,7 +55,7 @@ class Verbs(Unpicklable, ABC):
         """Accept a call if that takes no waiting. Fields are given under their wire names."""
 
     @abstractmethod
-    async def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
+    def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Awaitable[Receipt]:
         """Accept a call that `_try` did not: wait as long as it takes."""
 
     @abstractmethod

@@ -124,7 +124,7 @@ async def test_a_nowait_call_is_on_disk_soon(lab: Lab, folder: Path) -> None:
     async with client:
         receipts = lab.burst(client, 10)
         assert client.stats().pending == 10
-        await client._journal.landing()  # type: ignore[union-attr]
+        await client._journal.landing(None)  # type: ignore[union-attr]
         assert on_disk(folder) == [each.message_id for each in receipts]
 
 
