@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections import deque
+    from collections.abc import Sequence
 
     from asyncanalytics.receipts import Receipt
 
@@ -62,25 +63,21 @@ class Batch:
         return replace(self, receipts=left, retries=0), replace(self, receipts=right, retries=0)
 
 
-def fill(
-    limits: Limits, first: Receipt, more: Callable[[], Receipt | None]
-) -> tuple[list[Receipt], Receipt | None]:
-    """Take receipts in order until one does not fit; return the batch, and that one.
+def fill(limits: Limits, waiting: deque[Receipt]) -> tuple[list[Receipt], int]:
+    """Take from the left what one request holds; return it, and the bytes of the bodies.
 
-    `first` always goes in: whatever was accepted fits alone. A batch is never over a limit.
+    The first always goes in: whatever was accepted fits alone. A batch is never over a limit.
     """
-    batch = [first]
-    per_event = limits.per_event
-    room = limits.max_bytes - limits.envelope - len(first.body) - per_event
-    for _ in range(limits.max_events - 1):
-        receipt = more()
-        if receipt is None:
-            return batch, None
-        room -= len(receipt.body) + per_event
-        if room < 0:
-            return batch, receipt
-        batch.append(receipt)
-    return batch, None
+    batch: list[Receipt] = []
+    room = most = limits.max_bytes - limits.envelope
+    per_event, max_events = limits.per_event, limits.max_events
+    while waiting and len(batch) < max_events:
+        left = room - len(waiting[0].body) - per_event
+        if left < 0 and batch:
+            break
+        batch.append(waiting.popleft())
+        room = left
+    return batch, most - room - per_event * len(batch)
 
 
 def due_in(now: float, last_sent: float, linger: float) -> float:

@@ -48,14 +48,12 @@ def packed(envelope: Envelope, batch: list[Receipt]) -> bytes:
 
 
 def cut(limits: Limits, receipts: list[Receipt]) -> list[list[Receipt]]:
-    """Fill batch after batch, as a buffer does, until nothing waits."""
-    waiting = deque(receipts)
-    batches = []
-    head: Receipt | None = waiting.popleft()
-    while head is not None:
-        batch, head = fill(limits, head, lambda: waiting.popleft() if waiting else None)
+    """Fill batch after batch until none are left; the bytes that are said are those taken."""
+    waiting, batches = deque(receipts), list[list[Receipt]]()
+    while waiting:
+        batch, size = fill(limits, waiting)
+        assert size == sum(len(each.body) for each in batch)
         batches.append(batch)
-        head = head or (waiting.popleft() if waiting else None)
     return batches
 
 
@@ -102,11 +100,12 @@ def test_the_first_call_always_goes() -> None:
 
 
 def test_filling_takes_no_more_than_it_needs() -> None:
-    """Nothing is taken from the queue that would have to wait outside it, but one call."""
-    taken = deque(receipts_of([10] * 9))
+    """What does not go out waits where it was, and nothing is taken from nothing."""
+    waiting = deque(receipts_of([10] * 9))
     limits = limits_of(Envelope(in_body={}, in_event={}), max_events=3, max_bytes=10_000)
-    batch, head = fill(limits, taken.popleft(), taken.popleft)
-    assert (len(batch), head, len(taken)) == (3, None, 6)
+    batch, size = fill(limits, waiting)
+    assert (len(batch), size, len(waiting)) == (3, 30, 6)
+    assert fill(limits, deque()) == ([], 0)
 
 
 # ------------------------------------------------------------------------------------ one call's

@@ -29,6 +29,38 @@ class _Waiter(NamedTuple):
     events: int
 
 
+class CallQueue(asyncio.Queue["Receipt"]):
+    """An `asyncio.Queue` without bounds of its own, from which a whole batch is taken at once.
+
+    One task waits for calls, and only while there are none: the first that comes wakes it.
+    """
+
+    def _init(self, maxsize: int) -> None:  # noqa: ARG002 - the hook's
+        self._queue: deque[Receipt] = deque()
+
+    def add(self, receipt: Receipt) -> None:
+        """Put one call."""
+        if self._queue:
+            self._queue.append(receipt)
+        else:
+            self.put_nowait(receipt)
+
+    def add_all(self, receipts: Sequence[Receipt]) -> None:
+        """Put calls in order."""
+        for receipt in receipts[:1]:
+            self.add(receipt)
+        self._queue.extend(receipts[1:])
+
+    async def wait(self) -> None:
+        """Wait until there is one."""
+        if not self._queue:
+            self._queue.appendleft(await self.get())
+
+    def take(self, limits: Limits) -> tuple[list[Receipt], int]:
+        """Take as many as one request holds, and return the bytes of their bodies too."""
+        return fill(limits, self._queue)
+
+
 class Buffer:
     """Accepted calls of one destination, with those that are next in memory."""
 
@@ -40,8 +72,7 @@ class Buffer:
         self._limit(limits)
         self._max_events = queueing.max_events
         self._max_bytes = queueing.max_bytes
-        self._queue: asyncio.Queue[Receipt] = asyncio.Queue()
-        self._head: Receipt | None = None  # taken from the queue, and the next to go out
+        self._queue = CallQueue()
         self._in_flight: dict[int, int] = {}  # a batch's first number → its events not settled
         self._held_events = 0  # in memory, and room kept for callers whose turn has come
         self._held_bytes = 0
@@ -116,7 +147,7 @@ class Buffer:
         """Take in a call that fits."""
         # As `put_all` does it, without a call more for each.
         size = len(receipt.body)
-        self._queue.put_nowait(receipt)
+        self._queue.add(receipt)
         self._put += 1
         self._held_events += 1
         self._held_bytes += size
@@ -126,8 +157,7 @@ class Buffer:
 
     def put_all(self, receipts: Sequence[Receipt]) -> None:
         """Take in calls that fit."""
-        for receipt in receipts:
-            self._queue.put_nowait(receipt)
+        self._queue.add_all(receipts)
         size = sum([len(receipt.body) for receipt in receipts])
         self._put += len(receipts)
         self._held_events += len(receipts)
@@ -149,27 +179,26 @@ class Buffer:
 
     async def wait(self) -> None:
         """Wait until there is something to take."""
-        if self._head is None:
-            self._head = await self._queue.get()
+        await self._queue.wait()
 
     def take(self) -> Batch | None:
         """Give out, in order, as many calls as one request holds; None if none are left."""
-        first = self._next()
-        if first is None:
+        receipts, size = self._queue.take(self.limits)
+        if not receipts:
             return None
-        receipts, self._head = fill(self.limits, first, self._next)
         batch = Batch(self._taken, receipts)
-        self._took(len(receipts), sum(len(receipt.body) for receipt in receipts))
+        self._took(len(receipts), size)
         self._in_flight[batch.first] = len(receipts)
         return batch
 
     def evict(self) -> Receipt | None:
         """Give up the oldest call that is not in flight, and return it."""
-        receipt = self._next()
-        if receipt is not None:
-            size = len(receipt.body)
-            self._took(1, size)
-            self._free(1, size)
+        if self._queue.empty():
+            return None
+        receipt = self._queue.get_nowait()
+        size = len(receipt.body)
+        self._took(1, size)
+        self._free(1, size)
         return receipt
 
     def settle(self, first: int, receipts: Sequence[Receipt], outcome: Outcome) -> None:  # noqa: ARG002 - of use on a disk
@@ -192,8 +221,7 @@ class Buffer:
     @property
     def pending(self) -> int:
         """Calls waiting or in flight, counted where they are."""
-        head = self._head is not None
-        return self._queue.qsize() + head + sum(self._in_flight.values())
+        return self._queue.qsize() + sum(self._in_flight.values())
 
     @property
     def pending_bytes(self) -> int:
@@ -248,19 +276,13 @@ class Buffer:
             self._in_flight[first] = left
         else:
             del self._in_flight[first]
-        self._free(len(receipts), sum(len(receipt.body) for receipt in receipts))
+        self._free(len(receipts), sum([len(receipt.body) for receipt in receipts]))
 
     def _has_batch(self) -> bool:
         return (
             self._waiting_bytes >= self._batch_bytes
             or self._put - self._taken >= self._batch_events
         )
-
-    def _next(self) -> Receipt | None:
-        receipt, self._head = self._head, None
-        if receipt is None and not self._queue.empty():
-            receipt = self._queue.get_nowait()
-        return receipt
 
     def _took(self, events: int, size: int) -> None:
         self._taken += events
