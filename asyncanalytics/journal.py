@@ -20,7 +20,7 @@ from asyncanalytics.errors import AnalyticsError, ConfigurationError, describe
 from asyncanalytics.spool import OVERHEAD, Entry, Spool, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
     from typing import Any
 
@@ -76,12 +76,14 @@ class _Group:
         self.waiters: list[asyncio.Future[Any]] = []
         self.results: list[Any] = []  # what each of them brings
 
-    def entries(self) -> Iterator[Fields]:
-        """Yield them as the spool takes them."""
+    def entries(self) -> list[Fields]:
+        """Return them as the spool takes them."""
         now = time.time()
+        found: list[Fields] = []
         for buffer, receipts in self.calls.items():
-            for each in receipts:
-                yield buffer.name, each.call, each.message_id, each.body, now
+            name = buffer.name
+            found += [(name, each.call, each.message_id, each.body, now) for each in receipts]
+        return found
 
     def split(self) -> _Group:
         """Take out the first half of several calls; those who wait go on waiting for the rest."""

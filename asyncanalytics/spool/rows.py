@@ -169,14 +169,16 @@ def stored(entries: Iterable[Fields], sealing: Sealing | None) -> list[StoredFie
     What raises here raises in the caller, and never within a commit that others share.
     """
     rows: list[StoredFields] = []
+    last: object = None
     for destination, call, message_id, body, created in entries:
-        if not isfinite(created):
-            raise ValueError("created must be a time")
+        if created is not last:  # those that come together have the same one
+            last, moment, tail = created, float(created), _DOUBLE.pack(created)
+            if not isfinite(moment):
+                raise ValueError("created must be a time")
         kept = body if sealing is None else SEALED + sealing.seal(body)
         # As `checksum` has it, without a call for each.
-        head = f"{destination}\0{call}\0{message_id}\0".encode() + _DOUBLE.pack(created)
-        mark = crc32(kept, crc32(head))
-        rows.append((destination, call, message_id, kept, float(created), mark))
+        head = f"{destination}\0{call}\0{message_id}\0".encode() + tail
+        rows.append((destination, call, message_id, kept, moment, crc32(kept, crc32(head))))
     return rows
 
 
