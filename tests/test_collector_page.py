@@ -468,7 +468,7 @@ async def test_any_event_is_shown(value: Any, name: str, user: str) -> None:
 A_LOT: dict[str, tuple[str, int, list[str]]] = {
     "ASCII": ("lorem ipsum dolor " * 12, 100_000, ["no", "noé", "lorem ipsum dolor x", "needle"]),
     "umlauts": ("äöü ëê ß" * 40, 100_000, ["öß", "Ëe", "näe", "скидки", "ÄÖÜß", "needle"]),
-    "Cyrillic": ("скидка на всё " * 20, 100_000, ["скидки", "НАС", "ё" * 300, "ä", "needle"]),
+    "Cyrillic": ("скидка на всё " * 20, 100_000, ["скидки", "всю", "ё" * 300, "ä", "needle"]),
     "CJK": ("日本語の文字列" * 30, 100_000, ["日語", "文字列日本x", "é", "needle"]),
     "32 KB": ("äöü" * 5_000, 2_000, ["öß", "näe", "ä" * 99 + "ö", "needle"]),
     "500 KB": ("a" * 490_000, 100, ["a" * 15 + "b", "a" * 999 + '"é', "aé", "needle"]),
@@ -593,9 +593,7 @@ async def pieces(collector: Collector, address: str) -> list[str]:
     return found
 
 
-async def test_how_far_it_has_looked(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_how_far_it_has_looked(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so, and has a link for those without scripts, which leads to the same."""
     for number in (1, 2):
         rows = [(n, *[None] * 8, b"{}") for n in range(256)]
@@ -603,7 +601,7 @@ async def test_how_far_it_has_looked(
     monkeypatch.setattr(pages, "_LOOKING", 0.0)
     html = await get(collector, "/?text=nowhere")
     assert "Looked back to 01 Nov 10:00:02; looking on…" in " ".join(Page(html).text.split())
-    link = re.search(r'<noscript><a href="([^"]*)">Look further back', html)
+    link = re.search(r'<noscript>– <a href="([^"]*)">Look further back', html)
     assert link is not None
     html = await get(collector, unescape(link[1]))
     assert "No event fits" not in html

@@ -9,7 +9,6 @@ import gzip
 import itertools
 import json
 import sqlite3
-import sys
 import time
 import uuid
 from dataclasses import replace
@@ -442,6 +441,10 @@ FOUND: list[tuple[str, dict[str, Any], bool]] = [
     ("x" * 2_000, {"a": "x" * 1_999}, False),
     ("é" * 2_000, {"a": "É" * 2_001}, True),
     ("\0", {"a": "\0"}, True),
+    ("a long text of Words", {"a": "é: A LONG TEXT of words"}, True),
+    ("a long text of Words", {"a": "A LONG TEXT of wor"}, False),
+    ("the strasse there is", {"a": "the straße there is"}, False),
+    ("The Straße there is", {"a": "the strasse there is"}, True),
 ]
 
 
@@ -491,7 +494,6 @@ def test_text_of_any_letters(
         expected = [each for each in payloads if holds(each, wanted)] if wanted else payloads
         assert [each.payload for each in store.find(Filter(text=wanted))] == expected
     store.close()
-
 
 
 NAMED = [
@@ -621,9 +623,10 @@ filters = st.builds(
 )
 async def test_a_search_finds_what_find_finds(
     stored: Store,
+    *,
     where: Filter,
     limit: int,
-    newest_first: bool,  # noqa: FBT001 - Hypothesis gives it by its name
+    newest_first: bool,
     size: int,
     seconds: float | None,
 ) -> None:

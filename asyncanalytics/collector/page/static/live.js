@@ -114,7 +114,7 @@ export function tellSearch() {
   const goesOn = document.getElementById("further") !== null;
   if (!goesOn && !said.textContent) return; // it was answered at once
   const count = view().querySelectorAll(".event").length;
-  const words = goesOn ? "Looking further back…" : count ? `${count} found` : "No event fits.";
+  const words = goesOn ? "Looking further back…" : count ? `${count} found` : "Nothing found";
   if (said.textContent !== words) said.textContent = words;
 }
 
