@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -23,12 +24,17 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("jinja2")
 pytest.importorskip("playwright", reason="playwright is not installed: no browser can be driven")
 
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright, expect
+from playwright.async_api import Error as PlaywrightError
 
 from asyncanalytics.collector import Collector
+from asyncanalytics.collector.page import pages
+from asyncanalytics.collector.store import RequestRow
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from asyncanalytics.collector.store import EventRow
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -73,12 +79,18 @@ async def browser() -> AsyncIterator[Browser]:
         await launched.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def url() -> AsyncIterator[str]:
+@pytest.fixture
+def collector() -> Iterator[Collector]:
     """A collector in memory."""
-    with Collector() as collector:
-        async with collector.serve() as served:
-            yield served
+    with Collector() as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def url(collector: Collector) -> AsyncIterator[str]:
+    """Where it is served."""
+    async with collector.serve() as served:
+        yield served
 
 
 Open = Callable[..., Awaitable[Page]]
@@ -91,8 +103,9 @@ async def open_page(browser: Browser) -> AsyncIterator[Open]:
     contexts = []
 
     def heard(message: ConsoleMessage) -> None:
-        # While a test has the collector away, the network says so.
-        if message.type in ("error", "warning") and "net::ERR_" not in message.text:
+        # Where a test has the collector away, or gives up a request, that is said.
+        is_known = re.search(r"net::ERR_|^htmx:(afterRequest|send(Abort|Error))", message.text)
+        if message.type in ("error", "warning") and not is_known:
             errors.append(message.text)
 
     async def opened(address: str, **options: Any) -> Page:
@@ -184,6 +197,150 @@ async def test_filters_stand_in_the_address(url: str, open_page: Open) -> None:
     await expect(page).to_have_url(f"{url}/?call=track&event=Other&user=u2")
     await page.get_by_label("User id").fill("nobody")
     await expect(page.get_by_text("No event fits.")).to_be_visible()
+
+
+# Looking further back
+
+
+@pytest.fixture
+def many(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Collector:
+    """A collector with 2,560 events, which looks at 256 of them for one answer."""
+    monkeypatch.setattr(pages, "_LOOKING", 0.0)
+    rows: list[EventRow] = [
+        (n, None, "track", None, "u1", None, *[f"E{n}"] * 2, None, b'{"n": "n%d."}' % n)
+        for n in range(2_560)
+    ]
+    collector._store.add(RequestRow(received_at="2026-11-01T10:00:00.000Z"), rows)
+    return collector
+
+
+class Gate:
+    """Holds the requests with which a page looks further back."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._open = asyncio.Event()
+
+    def open(self) -> None:
+        """Hold them no longer."""
+        self._open.set()
+
+    async def pass_by(self, route: Route) -> None:
+        """Let one through when the gate is open."""
+        self.asked.append(route.request.url)
+        await self._open.wait()
+        with suppress(PlaywrightError):  # it was given up meanwhile
+            await route.continue_()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gated(many: Collector, url: str, open_page: Open) -> tuple[Page, Gate]:
+    """A page of these many events, and the gate that it is behind."""
+    assert many.stats().events == 2_560
+    page, gate = await open_page(url), Gate()
+    await live(page)
+    await page.route(re.compile("before="), gate.pass_by)
+    return page, gate
+
+
+async def test_a_search_goes_on_by_itself(url: str, gated: tuple[Page, Gate]) -> None:
+    """It says how far it has looked, finds all, below what comes meanwhile, and says the end."""
+    page, gate = gated
+    looking = page.locator("#further")
+    await page.get_by_role("searchbox").fill("7.")
+    await expect(looking).to_have_text(re.compile(r"Looked back to 01 Nov 10:00:00; looking on…"))
+    await expect(page.get_by_text("No event fits.")).to_have_count(0)
+    await expect(page.locator("#found")).to_have_text("Looking further back…")
+    shown = [f"E{n}" for n in range(2_557, 2_303, -10)]
+    await expect(names(page)).to_have_text(shown)
+    await live(page)
+    await send(url, track("New", properties={"n": "n7."}))
+    await expect(names(page)).to_have_text(["New", *shown])
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("j")
+    gate.open()
+    rest = [f"E{n}" for n in range(2_297, 1_560, -10)]
+    await expect(names(page)).to_have_text(["New", *shown, *rest])
+    await expect(looking).to_have_count(0)
+    await expect(page.locator("#found")).to_have_text("101 found")
+    await expect(page.get_by_role("link", name="New")).to_be_focused()
+    await names(page).last.click()  # what was put there opens as the others do
+    await expect(page.locator("#detail h1")).to_have_text("E1567")
+    await expect(page).to_have_url(f"{url}/?text=7.")
+    await page.get_by_role("button", name="Close").click()
+    await page.get_by_role("link", name="Older events").click()
+    await expect(names(page)).to_have_count(100)
+    await expect(names(page).first).to_have_text("E1557")
+    await expect(names(page).last).to_have_text("E567")
+
+
+async def test_a_search_that_finds_nothing(gated: tuple[Page, Gate]) -> None:
+    """That no event fits is said when all were looked at, and not before."""
+    page, gate = gated
+    await page.get_by_role("searchbox").fill("nowhere")
+    await expect(page.locator("#further")).to_be_visible()
+    await expect(page.get_by_text("No event fits.")).to_have_count(0)
+    gate.open()
+    await expect(page.get_by_text("No event fits.")).to_be_visible()
+    await expect(page.locator("#found")).to_have_text("Nothing found")
+    assert len(gate.asked) == 10
+
+
+async def test_another_filter_ends_a_search(gated: tuple[Page, Gate]) -> None:
+    """What was looked for before is asked for no more, and nothing of it is shown."""
+    page, gate = gated
+    box = page.get_by_role("searchbox")
+    await box.fill("n9.")
+    await expect(page.locator("#further")).to_be_visible()
+    await box.fill("n8.")
+    await expect(page).to_have_url(re.compile(r"text=n8\."))
+    await expect(page.locator("#further")).to_be_visible()
+    gate.open()
+    await expect(names(page)).to_have_text(["E8"])
+    assert ["text=n9." in each for each in gate.asked] == [True, *[False] * (len(gate.asked) - 1)]
+
+
+async def test_a_search_ends_where_rows_are_dropped(url: str, gated: tuple[Page, Gate]) -> None:
+    """When more came than a page holds, what is found below them is not shown beyond a gap."""
+    page, gate = gated
+    await page.get_by_role("searchbox").fill("7.")
+    await expect(page.locator("#further")).to_be_visible()
+    await live(page)
+    for start in range(0, 200, 40):
+        await send(url, *(track(f"N{start + n}", properties={"n": "7."}) for n in range(40)))
+        await expect(names(page).first).to_have_text(f"N{start + 39}")
+    await expect(page.locator("#further")).to_have_count(0)
+    async with page.expect_event("requestfinished", lambda each: "before=" in each.url):
+        gate.open()
+    await page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+    await expect(names(page).last).to_have_text("N0")
+    await page.unroute_all()
+    await page.get_by_role("link", name="Older events").click()
+    await expect(names(page).first).to_have_text("E2557")
+
+
+async def test_a_search_goes_on_after_a_failure(many: Collector, url: str, open_page: Open) -> None:
+    """As the stream does, when the collector answers again."""
+    assert many.stats().events == 2_560
+    page = await open_page(url)
+    failures = iter([True])
+    await page.route(
+        re.compile("before="),
+        lambda route: route.abort() if next(failures, False) else route.continue_(),
+    )
+    await page.get_by_role("searchbox").fill("n9.")
+    await expect(names(page)).to_have_text(["E9"])
+
+
+async def test_a_search_without_scripts(many: Collector, url: str, open_page: Open) -> None:
+    """A link leads further back."""
+    assert many.stats().events == 2_560
+    page = await open_page(f"{url}/?text=n2109.", java_script_enabled=False)
+    await expect(page.get_by_text("Looked back to 01 Nov 10:00:00")).to_be_visible()
+    await expect(page.get_by_text("looking on")).to_be_hidden()
+    await expect(names(page)).to_have_count(0)
+    await page.get_by_role("link", name="Look further back").click()
+    await expect(names(page)).to_have_text(["E2109"])
 
 
 async def test_good_and_bad_apart(url: str, open_page: Open) -> None:

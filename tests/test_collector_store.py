@@ -6,9 +6,9 @@ import asyncio
 import base64
 import contextlib
 import gzip
+import itertools
 import json
 import sqlite3
-import sys
 import time
 import uuid
 from dataclasses import replace
@@ -441,6 +441,10 @@ FOUND: list[tuple[str, dict[str, Any], bool]] = [
     ("x" * 2_000, {"a": "x" * 1_999}, False),
     ("é" * 2_000, {"a": "É" * 2_001}, True),
     ("\0", {"a": "\0"}, True),
+    ("a long text of Words", {"a": "é: A LONG TEXT of words"}, True),
+    ("a long text of Words", {"a": "A LONG TEXT of wor"}, False),
+    ("the strasse there is", {"a": "the straße there is"}, False),
+    ("The Straße there is", {"a": "the strasse there is"}, True),
 ]
 
 
@@ -490,12 +494,6 @@ def test_text_of_any_letters(
         expected = [each for each in payloads if holds(each, wanted)] if wanted else payloads
         assert [each.payload for each in store.find(Filter(text=wanted))] == expected
     store.close()
-
-
-def test_letters_beyond_those_that_have_a_case() -> None:
-    """Which letters are folded is looked up as far as there are some."""
-    beyond = map(chr, range(search._CASELESS, sys.maxunicode + 1))
-    assert [each for each in beyond if each.casefold() != each] == []
 
 
 NAMED = [
@@ -616,30 +614,80 @@ filters = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(where=filters, limit=st.integers(1, 400), newest_first=st.booleans(), size=st.integers(1))
+@given(
+    where=filters,
+    limit=st.integers(1, 400),
+    newest_first=st.booleans(),
+    size=st.integers(1),
+    seconds=st.sampled_from([None, 0.0, 0.0005, 60.0]),
+)
 async def test_a_search_finds_what_find_finds(
     stored: Store,
+    *,
     where: Filter,
     limit: int,
-    newest_first: bool,  # noqa: FBT001 - Hypothesis gives it by its name
+    newest_first: bool,
     size: int,
+    seconds: float | None,
 ) -> None:
     """Page by page, in either order, whatever the filter and the limits: each event once."""
     expected = [each.position for each in stored.find(where)]
     found, rest = [], where
     size = size % 2_000 + 20
     for _ in range(2_000):
-        page = await stored.search(rest, limit=limit, newest_first=newest_first, max_bytes=size)
+        page = await stored.search(
+            rest, limit=limit, newest_first=newest_first, max_bytes=size, max_seconds=seconds
+        )
         found += [each.position for each in page.events]
         assert len(page.events) <= limit
         assert sum(len(each.payload) for each in page.events) <= size or len(page.events) == 1
         if not page.more:
             break
-        last = found[-1]
-        rest = replace(rest, before=last) if newest_first else replace(rest, after=last)
+        end = {"before" if newest_first else "after": page.reached}
+        rest = replace(rest, **end)
     assert found == (expected[::-1] if newest_first else expected)
     assert stored.count(where) == len(expected)
     assert stored.positions(where) == expected
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.0, 256), (0.003, 256 + 512), (60.0, None)])
+async def test_a_search_ends_when_its_time_is_over(
+    stored: Store, monkeypatch: pytest.MonkeyPatch, seconds: float, count: int | None
+) -> None:
+    """It ends with a stretch, one at least, and says where; the next one is twice as long."""
+    moments = itertools.count(step=0.001)  # it looks when it begins, and around each stretch
+    monkeypatch.setattr(search.time, "perf_counter", lambda: next(moments))
+    page = await stored.search(Filter(type="alias"), limit=9, max_seconds=seconds)
+    assert page.events == []
+    assert page.reached == (count and stored.positions(EVERYTHING)[count - 1])
+    assert page.more == (count is not None)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_stretches_of_large_events_are_short(*, newest_first: bool) -> None:
+    """Where a text is looked for a stretch has half a megabyte, or one event, however it began."""
+    store = Store()
+    for count, size in ((900, 300), (9, 490_000), (40, 30_000), (2, 900_000), (900, 300)):
+        rows = [(place, *[None] * 8, b"x" * size) for place in range(count)]
+        store.add(RequestRow(received_at="2026"), rows)
+    seen = list[int]()
+    async for stretch in store.stretches(Filter(text="y"), newest_first=newest_first):
+        found = list(store.find(replace(stretch, text=None), newest_first=newest_first))
+        assert sum(each.size for each in found) <= 530_000 or len(found) == 1
+        seen += [each.position for each in found]
+    assert seen == sorted(store.positions(EVERYTHING), reverse=newest_first)
+    store.close()
+
+
+@pytest.mark.parametrize("text", ["a" * 15 + "b", "a" * 999 + "b", "a" * 400 + '"é' + "a" * 400])
+def test_no_text_takes_long(text: str) -> None:
+    """Not even one that nearly stands at each place of a large event."""
+    store = Store()
+    store.add(RequestRow(received_at="2026"), [(0, *[None] * 8, b"a" * 500_000)])
+    began = time.process_time()
+    assert store.count(Filter(text=text)) == 0
+    assert time.process_time() - began < 0.15
+    store.close()
 
 
 @settings(max_examples=40, deadline=None)

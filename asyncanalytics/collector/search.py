@@ -2,6 +2,9 @@
 
 A filter that few events fulfil would else hold the loop while all of them are looked at. So one
 statement reads so many positions only, and how many is learned from how long the last one took.
+What was learned says little of events that are far larger than those before: where payloads are
+read, a stretch has a bounded number of their bytes as well, or is one event. Nor does any text
+cost more than a bounded time for each byte.
 No index is needed, not even of the messageIds: a stretch of thousands costs milliseconds, and an
 index would cost every event on its way in.
 """
@@ -14,7 +17,7 @@ import json
 import re
 import time
 from dataclasses import replace
-from functools import cache
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
@@ -31,13 +34,14 @@ _STEP: Final = 0.006  # seconds that one stretch should take
 MOST: Final = 8_192
 """Positions in a stretch at most, unless told otherwise."""
 _FEWEST, _FIRST = 32, 256
-_LONGEST_LIKE: Final = 1_000  # characters
+_MOST_BYTES: Final = 512 * 1024  # of payloads that a stretch looks into
+_LONGEST_LIKE: Final = 16  # characters
 _LIKE: Final = "CAST(payload AS TEXT) LIKE ? ESCAPE '\\'"  # some builds let LIKE fit no BLOB
 # Of ASCII, without the letters that others are folded to as well, such as `ß` to `ss`.
 _PLAIN: Final = re.compile(r"[\x01-`bcdegmopqruvxz{-\x7f]+")
-_CASELESS: Final = 0x1E944  # from here on, no letter has another case
-_HOLDS: Final = "holds(payload, ?, ?)"
+_HOLDS: Final = "holds(payload, ?)"
 _BEYOND: Final = (1 << 63) - 1
+_BETWEEN: Final = "events WHERE position > ? AND position < ?"
 
 _CONDITIONS: Final = {
     "type": "type = ?",
@@ -84,33 +88,17 @@ def _holds(text: str) -> tuple[str, list[Any]]:
 
 
 def _test(needle: str) -> tuple[str, list[Any]]:
-    # LIKE knows the capitals of ASCII only, and no long patterns; but it is quick.
-    if needle.isascii() and len(needle) <= _LONGEST_LIKE:
-        return _LIKE, [_like(needle)]
-    folded = needle.casefold()
-    others = bytes(set(range(256)).difference(_bytes_of(folded)))
-    plain = max(_PLAIN.findall(folded), key=len, default="")[:_LONGEST_LIKE]
-    if not plain:
-        return _HOLDS, [folded, others]
-    return f"{_LIKE} AND {_HOLDS}", [_like(plain), folded, others]
+    """Let LIKE go ahead: it is quick, but knows the capitals of ASCII only.
 
-
-def _bytes_of(folded: str) -> set[int]:
-    """Return each byte of all that may be folded to a text."""
-    letters = set(folded + folded.upper())
-    return set("".join(letters.union(*(_sources().get(each, ()) for each in folded))).encode())
-
-
-@cache
-def _sources() -> dict[str, set[str]]:
-    """Return, for each letter, those beyond ASCII that are folded to it or to more with it."""
-    found: dict[str, set[str]] = {}
-    for letter in map(chr, range(128, _CASELESS)):
-        folded = letter.casefold()
-        if folded != letter:
-            for each in folded:
-                found.setdefault(each, set()).add(letter)
-    return found
+    It may look at a place as often as its pattern is long, so the pattern is short.
+    """
+    is_ascii = needle.isascii()
+    folded = needle.lower() if is_ascii else needle.casefold()
+    plain = folded if is_ascii else max(_PLAIN.findall(folded), key=len, default="")
+    tests: list[tuple[str, Any]] = [(_LIKE, _like(plain[:_LONGEST_LIKE]))] if plain else []
+    if not is_ascii or len(needle) > _LONGEST_LIKE:
+        tests.append((_HOLDS, folded.encode() if is_ascii else folded))
+    return " AND ".join(sql for sql, _ in tests), [value for _, value in tests]
 
 
 def _like(text: str) -> str:
@@ -121,25 +109,18 @@ def _like(text: str) -> str:
 
 def add_functions(db: sqlite3.Connection) -> None:
     """Give a connection what the conditions call."""
-    db.create_function("holds", 3, _payload_holds, deterministic=True)
+    db.create_function("holds", 2, _payload_holds, deterministic=True)
     db.execute("PRAGMA temp_store = MEMORY")
     db.execute(_LISTS)
 
 
-def _payload_holds(payload: bytes, folded: str, others: bytes) -> bool:
-    """Tell whether a text is in a payload, in capitals or not; `others` are bytes not in it.
-
-    Folding takes longest: what cannot be a part of the text is left out at first.
-    """
+def _payload_holds(payload: bytes, folded: bytes | str) -> bool:
+    """Tell whether a text is in a payload, in capitals or not; one of ASCII comes as bytes."""
+    if isinstance(folded, bytes):
+        return folded in payload.lower()
     if payload.isascii():
         return folded.isascii() and folded.encode() in payload.lower()
-    if folded not in _folded(payload.translate(None, others)):
-        return False
-    return folded.encode() in payload or folded in _folded(payload)
-
-
-def _folded(payload: bytes) -> str:
-    return payload.decode("utf-8", "replace").casefold()
+    return folded.encode() in payload or folded in payload.decode("utf-8", "replace").casefold()
 
 
 def storable(value: Any) -> Any:
@@ -154,17 +135,28 @@ class Stretches:
     """
 
     def __init__(
-        self, db: sqlite3.Connection, where: Filter, *, newest_first: bool = False, most: int = MOST
+        self,
+        db: sqlite3.Connection,
+        where: Filter,
+        *,
+        newest_first: bool = False,
+        most: int = MOST,
+        max_seconds: float | None = None,
     ) -> None:
         """Begin at the end that is asked for.
 
-        `most`: positions in a stretch; fewer where some events take much longer than others.
+        - `most`: positions in a stretch; fewer where some events take much longer than others.
+        - `max_seconds`: after so many from now on no further stretch is given; the first one is.
         """
+        self.reached: int | None = None
+        """Where the last stretch that was given ends; None where nothing is beyond it."""
         self._db = db
         self._rest: Filter | None = where
         self._down = newest_first
         self._most = most
         self._size = min(_FIRST, most)
+        self._fits = most  # what of events like the last ones has not too many bytes
+        self._end = time.perf_counter() + (inf if max_seconds is None else max_seconds)
         self._began: float | None = None
 
     def __aiter__(self) -> Self:
@@ -174,7 +166,10 @@ class Stretches:
     async def __anext__(self) -> Filter:
         """Let the loop run, and give the next stretch."""
         if self._began is not None:
-            self._fit(time.perf_counter() - self._began)
+            now = time.perf_counter()
+            self._fit(now - self._began)
+            if now >= self._end:
+                raise StopAsyncIteration
             await asyncio.sleep(0)
         if self._rest is None:
             raise StopAsyncIteration
@@ -182,25 +177,41 @@ class Stretches:
         return self._cut(self._rest)
 
     def _cut(self, where: Filter) -> Filter:
-        edge = self._edge(where)
+        self.reached = self._edge(where)
+        stretch, self._rest = self._parts(where, self.reached)
+        return stretch
+
+    def _parts(self, where: Filter, edge: int | None) -> tuple[Filter, Filter | None]:
         if edge is None:  # this is the last stretch
-            self._rest = None
-            return where
+            return where, None
         if self._down:
-            self._rest = replace(where, before=edge)
-            return replace(where, after=edge - 1)
-        self._rest = replace(where, after=edge)
-        return replace(where, before=edge + 1)
+            return replace(where, after=edge - 1), replace(where, before=edge)
+        return replace(where, before=edge + 1), replace(where, after=edge)
 
     def _edge(self, where: Filter) -> int | None:
+        """Find where as many positions end as may be looked through at once."""
+        while True:
+            edge = self._nth(where)
+            if not where.text:  # then no payload is looked into
+                return edge
+            count, size = self._weigh(self._parts(where, edge)[0])
+            self._fits = max(1, count * _MOST_BYTES * 7 // (size * 8 + 1))
+            if size <= _MOST_BYTES or count == 1:
+                return edge
+            self._size = self._fits
+
+    def _nth(self, where: Filter) -> int | None:
         sql = (
-            "SELECT position FROM events WHERE position > ? AND position < ?"
+            f"SELECT position FROM {_BETWEEN}"
             f" ORDER BY position {'DESC' if self._down else ''} LIMIT 1 OFFSET ?"
         )
-        after = -1 if where.after is None else where.after
-        before = _BEYOND if where.before is None else where.before
-        row = self._db.execute(sql, (after, before, self._size - 1)).fetchone()
+        row = self._db.execute(sql, (*_bounds(where), self._size - 1)).fetchone()
         return None if row is None else int(row[0])
+
+    def _weigh(self, where: Filter) -> tuple[int, int]:
+        sql = f"SELECT count(*), coalesce(sum(length(payload)), 0) FROM {_BETWEEN}"
+        count, size = self._db.execute(sql, _bounds(where)).fetchone()
+        return count, size
 
     def _fit(self, seconds: float) -> None:
         """Learn from how long the last stretch took how large the next one may be."""
@@ -208,3 +219,9 @@ class Stretches:
             self._size = max(_FEWEST, int(self._size * _STEP / seconds))
         elif seconds < _STEP / 2:
             self._size = min(self._most, self._size * 2)
+        self._size = min(self._size, self._fits)
+
+
+def _bounds(where: Filter) -> tuple[int, int]:
+    after, before = where.after, where.before
+    return -1 if after is None else after, _BEYOND if before is None else before

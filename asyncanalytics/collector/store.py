@@ -138,8 +138,13 @@ class Page:
     """Some of the events that a filter means."""
 
     events: list[Found]
-    more: bool
-    """Whether there are others beyond the last of these."""
+    reached: int | None
+    """Where it ends, which the next page begins `after`, or `before`; None if it is the last."""
+
+    @property
+    def more(self) -> bool:
+        """Whether it may be that others are beyond these."""
+        return self.reached is not None
 
 
 class Store:
@@ -257,31 +262,43 @@ class Store:
         limit: int,
         newest_first: bool = False,
         max_bytes: int = MAX_PAGE_BYTES,
+        max_seconds: float | None = None,
     ) -> Page:
         """Find as `find` does, and let the loop run in between.
 
         A page ends at the limit, or before the event that would bring it, with what is shown
         beside the payloads, beyond `max_bytes`; it has one event at least, if there is one.
-        The next page begins `after` the last one's position, or `before` it. What is kept
-        meanwhile is not looked at.
+        It ends as well with the stretch in which `max_seconds` are over, whatever it has. What
+        is kept meanwhile is not looked at.
         """
         page, size = list[Found](), 0
-        async for stretch in self.stretches(where, newest_first=newest_first):
+        stretches = self.stretches(where, newest_first=newest_first, max_seconds=max_seconds)
+        async for stretch in stretches:
             wanted = limit + 1 - len(page)
             for each in self.find(stretch, limit=wanted, newest_first=newest_first):
                 size += each.size
                 if len(page) == limit or (page and size > max_bytes):
-                    return Page(page, more=True)
+                    return Page(page, page[-1].position)
                 page.append(each)
-        return Page(page, more=False)
+        return Page(page, stretches.reached)
 
     def stretches(
-        self, where: Filter = EVERYTHING, *, newest_first: bool = False, most: int = MOST
+        self,
+        where: Filter = EVERYTHING,
+        *,
+        newest_first: bool = False,
+        most: int = MOST,
+        max_seconds: float | None = None,
     ) -> Stretches:
         """Cut what is kept by now into stretches that are short to look through."""
         before = self.last + 1 if where.before is None else where.before
-        where = replace(where, before=before)
-        return Stretches(self._db, where, newest_first=newest_first, most=most)
+        return Stretches(
+            self._db,
+            replace(where, before=before),
+            newest_first=newest_first,
+            most=most,
+            max_seconds=max_seconds,
+        )
 
     def positions(self, where: Filter) -> list[int]:
         """Return where the events are that the filter means."""

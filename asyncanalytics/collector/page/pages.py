@@ -10,7 +10,7 @@ from asyncanalytics.collector.answers import json_response
 from asyncanalytics.collector.page.assets import Assets
 from asyncanalytics.collector.page.feed import Feed
 from asyncanalytics.collector.page.rendering import Templates
-from asyncanalytics.collector.page.rows import Row, newest_first
+from asyncanalytics.collector.page.rows import Row, made_in, newest_first
 from asyncanalytics.collector.page.tree import tree
 from asyncanalytics.collector.page.wanted import Wanted, number
 from asyncanalytics.collector.records import Filter
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from asyncanalytics.collector.stream import Stream
 
 _PAGE: Final = 100
+# Seconds for one answer. The last stretch may take longer, and so may the last row.
+_LOOKING: Final = 0.07
+_MAKING: Final = 0.03
 _SECONDS: Final = 120
 _CALLS: Final = ("identify", "track", "page", "screen", "group", "alias")
 
@@ -64,20 +67,32 @@ class Pages:
         return self._templates.page("asking", status=401, is_wrong=is_wrong)
 
     async def live(self, request: Request) -> Response:
-        """Show the events that are wanted, the newest first, and then those that come."""
+        """Show the events that are wanted, the newest first, and then those that come.
+
+        Where there was not the time to find a page of them, it has what was found, and the
+        address that goes on from there.
+        """
         wanted = Wanted.read(request.query_params)
+        shown = number(request.query_params.get("shown", ""))  # by those that this one goes on from
+        most = max(1, _PAGE - shown)
         last = self._store.last  # before the search: what comes during it is sent afterwards
         after = self._feed.place(last)
-        page = await self._store.search(wanted.filter(), limit=_PAGE, newest_first=True)
-        rows = newest_first(page.events, self._refused(wanted, page, last))
-        more, rows = page.more or len(rows) > _PAGE, rows[:_PAGE]
+        page = await self._store.search(
+            wanted.filter(), limit=most, newest_first=True, max_seconds=_LOOKING
+        )
+        found = newest_first(page.events, self._refused(wanted, page, last))
+        rows = made_in(_MAKING, found[:most])
+        reached = rows[-1].position if len(rows) < len(found) else page.reached
         return self._templates.page(
             "live",
             place="Live",
             wanted=wanted,
             calls=_CALLS,
             events=rows,
-            oldest=rows[-1].position if more else None,
+            shown=shown + len(rows),
+            most=_PAGE,
+            reached=reached,
+            reached_at=reached and self._store.received_at(reached),
             after=after,
             base=str(request.base_url).rstrip("/"),
         )
@@ -86,7 +101,7 @@ class Pages:
         """Find the refused requests that come before the end of a page."""
         if not wanted.refusals:
             return []
-        after = page.events[-1].position if page.more else 0
+        after = page.reached or 0
         return self._store.refused(after, wanted.before or last + 1, limit=_PAGE + 1)
 
     async def stream(self, request: Request) -> Response:

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncanalytics.collector.reading import parse, utf8_text
@@ -70,27 +71,32 @@ class Row:
         value: dict[str, Any] = parse(self.found.payload).value
         return value
 
-    @cached_property
-    def _glance(self) -> dict[str, Any]:
-        return self.payload if self.size <= _MAX_READ else {}
-
     @property
     def title(self) -> str:
         """What stands for it in a list."""
-        if self.type == "alias":
-            previous = _brief(self._glance.get("previousId"))
-            return f"{previous} → {self.user_id}"[:_MAX_TITLE]
-        if self.name:
-            return str(self.name)[:_MAX_TITLE]
-        traits = self._glance.get("traits")
-        known = [traits.get(each) for each in ("name", "email")] if isinstance(traits, dict) else []
-        return next((_brief(each) for each in known if each), "(no name)")
+        return self._glance[0]
 
     @property
     def preview(self) -> str:
         """The beginning of what the caller said, in one line."""
-        parts = (self._glance.get(each) for each in ("properties", "traits"))
-        return "  ".join(members(each) for each in parts if isinstance(each, dict))
+        return self._glance[1]
+
+    @cached_property
+    def _glance(self) -> tuple[str, str]:
+        # The payload is not kept: a hundred large ones would keep the garbage collector busy.
+        said = parse(self.found.payload).value if self.size <= _MAX_READ else {}
+        parts = (said.get(each) for each in ("properties", "traits"))
+        preview = "  ".join(members(each) for each in parts if isinstance(each, dict))
+        return self._title(said), preview
+
+    def _title(self, said: Mapping[str, Any]) -> str:
+        if self.type == "alias":
+            return f"{_brief(said.get('previousId'))} → {self.user_id}"[:_MAX_TITLE]
+        if self.name:
+            return str(self.name)[:_MAX_TITLE]
+        traits = said.get("traits")
+        known = [traits.get(each) for each in ("name", "email")] if isinstance(traits, dict) else []
+        return next((_brief(each) for each in known if each), "(no name)")
 
     @cached_property
     def text(self) -> str:
@@ -111,6 +117,20 @@ def newest_first(events: Iterable[Found], refused: Iterable[RefusedRequest] = ()
     """Make rows of both, in the order in which they came, the other way round."""
     rows: list[AnyRow] = [*map(Row, events), *refused]
     return sorted(rows, key=lambda each: each.position, reverse=True)
+
+
+def made_in(seconds: float, rows: list[AnyRow]) -> list[AnyRow]:
+    """Read the events of rows, and return the first rows for which there was time: one at least.
+
+    Where JSON of many small lists is large, reading a hundred takes longer than finding them.
+    """
+    end = perf_counter() + seconds
+    for count, row in enumerate(rows, 1):
+        if isinstance(row, Row):
+            _ = row.preview
+        if perf_counter() >= end:
+            return rows[:count]
+    return rows
 
 
 def _indented(value: Any, most: int) -> str | None:

@@ -22,6 +22,7 @@ export function begin() {
   skipped = 0;
   last = view()?.dataset.after;
   connect();
+  tellSearch();
 }
 
 function forget() {
@@ -97,12 +98,32 @@ function showGap(count) {
   cell.textContent = `${count.toLocaleString("en")} skipped: more came than can be shown`;
 }
 
+/** Lead on from the last row. A search that would go on below it ends. */
 function pointToOlder(position) {
+  document.getElementById("further")?.remove();
   const older = document.getElementById("older");
   const url = new URL(location.href);
   url.searchParams.set("before", position);
   older.href = url.pathname + url.search;
   older.hidden = false;
+}
+
+/** Tell once who listens that a search goes on, and what came of it. */
+export function tellSearch() {
+  const said = document.getElementById("found");
+  const goesOn = document.getElementById("further") !== null;
+  if (!goesOn && !said.textContent) return; // it was answered at once
+  const count = view().querySelectorAll(".event").length;
+  const words = goesOn ? "Looking further back…" : count ? `${count} found` : "Nothing found";
+  if (said.textContent !== words) said.textContent = words;
+}
+
+/** Go on with a search after a failure, as the stream does. */
+export function searchAgain() {
+  setTimeout(() => {
+    const further = document.getElementById("further");
+    if (further) htmx.trigger(further, "again");
+  }, RETRY);
 }
 
 function lose(event) {

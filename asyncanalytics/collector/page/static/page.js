@@ -58,16 +58,25 @@ function withoutEmpty({ detail }) {
   for (const [name, value] of [...detail.formData]) if (!value) detail.formData.delete(name);
 }
 
+/** Leave out what was found by a search that has been given up. */
+function beforeSwap({ detail }) {
+  const { elt } = detail.requestConfig;
+  if (elt.id === "further" && !elt.isConnected) detail.shouldSwap = false;
+}
+
 function swapped({ target }) {
   if (target.id === "view") live.begin();
+  if (target.id === "end") live.tellSearch();
   if (target.id === "detail") target.querySelector("h1")?.focus({ preventScroll: true });
 }
 
 on("click", clicked);
 on("htmx:configRequest", withoutEmpty);
+on("htmx:beforeSwap", beforeSwap);
 on("htmx:afterSettle", swapped);
 if (document.getElementById("state")) {
   on("visibilitychange", live.connect);
+  for (const failure of ["htmx:sendError", "htmx:responseError"]) on(failure, live.searchAgain);
   chart.begin();
   live.begin();
 }
