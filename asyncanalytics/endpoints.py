@@ -7,6 +7,7 @@ functions, as read in November 2026; where sources disagree the docstring says s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal, get_args
@@ -32,6 +33,7 @@ MAX_BATCH_BYTES = 475_000
 MAX_BATCH_EVENTS = 2_500
 """Segment answers 200 to more, and drops them."""
 
+_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _SINGLE_ROUTES = {
     call: f"/v1/{call}" for call in ("identify", "track", "page", "screen", "group", "alias")
 }
@@ -86,6 +88,10 @@ class Endpoint:
         self._require(
             texts.isascii() and texts.isprintable(),
             "a header is ASCII text without line breaks",
+        )
+        self._require(
+            all(map(_TOKEN.fullmatch, self.headers)),
+            "a header's name is letters, digits and -, without a blank",
         )
         least = min(self.max_event_bytes, self.max_batch_bytes, self.max_batch_events)
         self._require(least >= 1, "each limit must be at least 1")

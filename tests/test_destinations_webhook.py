@@ -177,6 +177,8 @@ async def test_a_server_that_is_not_there(lab: Lab) -> None:
         ("http://example.com/in", {}, "in the clear"),
         ("https://user:w0rd@example.com/in", {}, "scheme, host and path only"),
         ("https://example.com", {"headers": {"a": "b\nc"}}, "ASCII text without line breaks"),
+        ("https://example.com", {"headers": {"a b": "c"}}, "a header's name is letters"),
+        ("https://example.com", {"headers": {"": "c"}}, "a header's name is letters"),
         ("https://example.com", {"form": "array"}, "'single' or 'batch'"),
         ("https://example.com", {"secret": "short"}, "whsec_"),
         ("https://example.com", {"secret": "whsec_c2hvcnQ="}, "24 to 64 bytes"),
