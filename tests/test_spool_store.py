@@ -198,6 +198,8 @@ def test_a_wrong_entry_raises_in_the_caller(spool: Spool) -> None:
         Entry("crm", "track", "m1", "text", 1.0),  # type: ignore[arg-type]
         Entry("crm", "track", "m1", b"{}", float("nan")),
         Entry("crm", "track", "\ud800", b"{}", 1.0),
+        Entry("crm", "track", None, b"{}", 1.0),  # type: ignore[arg-type]
+        Entry("crm", "track", "m1", b"{}", "1"),  # type: ignore[arg-type]
     ]
     for entry in wrong:
         with pytest.raises((TypeError, ValueError)):

@@ -172,12 +172,13 @@ def stored(entries: Iterable[Fields], sealing: Sealing | None) -> list[StoredFie
     last: object = None
     for destination, call, message_id, body, created in entries:
         if created is not last:  # those that come together have the same one
-            last, moment, tail = created, float(created), _DOUBLE.pack(created)
-            if not isfinite(moment):
+            if not isfinite(created):
                 raise ValueError("created must be a time")
+            last, moment, tail = created, float(created), _DOUBLE.pack(created)
         kept = body if sealing is None else SEALED + sealing.seal(body)
-        # As `checksum` has it, without a call for each.
-        head = f"{destination}\0{call}\0{message_id}\0".encode() + tail
+        # As `checksum` has it, without a call for each; it raises for what is no text.
+        texts = (destination, call, message_id, "")
+        head = "\0".join(texts).encode() + tail
         rows.append((destination, call, message_id, kept, moment, crc32(kept, crc32(head))))
     return rows
 
