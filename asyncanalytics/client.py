@@ -508,9 +508,11 @@ class AsyncClient(Verbs):
         return receipt if flusher.offer(receipt) else None
 
     def _submit(self, wire: CallWire, fields: dict[str, Any]) -> Awaitable[Receipt]:
-        if self._durably is not None and self._journal is not None and not _is_opted_out():
+        if self._open_on is _NOWHERE:
+            raise Closed  # what came through another thread
+        if self._durably is not None and self._may_go_on() and not _is_opted_out():
             receipt = self._offer(self._durably, wire, fields)
-            if receipt is not None:
+            if receipt is not None and self._journal is not None:
                 return self._journal.landing(receipt)
         return self._submit_in_turn(wire, fields)
 

@@ -262,7 +262,7 @@ async def test_a_search_goes_on_by_itself(url: str, gated: tuple[Page, Gate]) ->
     rest = [f"E{n}" for n in range(2_297, 1_560, -10)]
     await expect(names(page)).to_have_text(["New", *shown, *rest])
     await expect(looking).to_have_count(0)
-    await expect(page.locator("#found")).to_have_text("101 found")
+    await expect(page.locator("#found")).to_have_text("101 found so far")
     await expect(page.get_by_role("link", name="New")).to_be_focused()
     await names(page).last.click()  # what was put there opens as the others do
     await expect(page.locator("#detail h1")).to_have_text("E1567")
@@ -310,6 +310,7 @@ async def test_a_search_ends_where_rows_are_dropped(url: str, gated: tuple[Page,
         await send(url, *(track(f"N{start + n}", properties={"n": "7."}) for n in range(40)))
         await expect(names(page).first).to_have_text(f"N{start + 39}")
     await expect(page.locator("#further")).to_have_count(0)
+    await expect(page.locator("#found")).to_have_text("200 found so far")
     async with page.expect_event("requestfinished", lambda each: "before=" in each.url):
         gate.open()
     await page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")

@@ -117,6 +117,25 @@ async def test_an_awaited_call_is_on_disk(lab: Lab, folder: Path) -> None:
     assert left_in(folder) == []
 
 
+async def test_calls_that_are_refused_let_others_run(lab: Lab, folder: Path) -> None:
+    """A task beside them has a turn in 512 calls, although none of them waits for the disk."""
+    turns = 0
+
+    async def beside() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with lab.client(lab.script(), spool=folder) as client, asyncio.TaskGroup() as group:
+        task = group.create_task(beside())
+        for _ in range(1_024):
+            with pytest.raises(InvalidCall):
+                await client.track("Call")
+        assert turns >= 2
+        task.cancel()
+
+
 async def test_a_nowait_call_is_on_disk_soon(lab: Lab, folder: Path) -> None:
     """`_nowait` returns before the disk has the call, which follows by itself."""
     server = lab.script(then=503)

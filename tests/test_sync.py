@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from conftest import Live
 
-    from asyncanalytics import Batching, Stats
+    from asyncanalytics import Batching, Receipt, Stats
     from asyncanalytics.batching import Batch, Limits
 
 VERBS = ("identify", "track", "page", "screen", "group", "alias", "send")
@@ -296,18 +296,20 @@ def test_closed_before_it_ran() -> None:
         client.track("Added File", user_id="u1")
 
 
-def test_closing_while_threads_call(live: Live) -> None:
+@pytest.mark.parametrize("is_spooled", [False, True], ids=["memory", "spool"])
+def test_closing_while_threads_call(live: Live, tmp_path: Path, *, is_spooled: bool) -> None:
     """A call beside the closing is either delivered or refused with Closed."""
-    accepted: list[str] = []
+    receipts: list[Receipt] = []
 
     def work() -> None:
         try:
             while True:
-                accepted.append(client.track("Added File", user_id="u1").message_id)
+                receipts.append(client.track("Added File", user_id="u1"))
         except Closed:
             pass
 
-    client = Client(queueing=Queueing(max_events=50))
+    spool = tmp_path / "spool" if is_spooled else None
+    client = Client(queueing=Queueing(max_events=50), spool=spool)
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -315,8 +317,9 @@ def test_closing_while_threads_call(live: Live) -> None:
     stats = client.close(timeout=20)
     for thread in threads:
         thread.join(10)
-    agrees(stats, live, len(accepted))
-    assert {event["messageId"] for event in live.events} == set(accepted)
+    agrees(stats, live, len(receipts))
+    assert {event["messageId"] for event in live.events} == {each.message_id for each in receipts}
+    assert all(each.outcome is not None for each in receipts)
 
 
 def test_closing_and_starting_together(live: Live) -> None:

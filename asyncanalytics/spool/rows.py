@@ -169,7 +169,7 @@ def stored(entries: Iterable[Fields], sealing: Sealing | None) -> list[StoredFie
     What raises here raises in the caller, and never within a commit that others share.
     """
     rows: list[StoredFields] = []
-    last: object = None
+    last: object = rows  # which is no time
     for destination, call, message_id, body, created in entries:
         if created is not last:  # those that come together have the same one
             if not isfinite(created):

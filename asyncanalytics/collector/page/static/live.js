@@ -106,6 +106,7 @@ function pointToOlder(position) {
   url.searchParams.set("before", position);
   older.href = url.pathname + url.search;
   older.hidden = false;
+  tellSearch();
 }
 
 /** Tell once who listens that a search goes on, and what came of it. */
@@ -114,7 +115,9 @@ export function tellSearch() {
   const goesOn = document.getElementById("further") !== null;
   if (!goesOn && !said.textContent) return; // it was answered at once
   const count = view().querySelectorAll(".event").length;
-  const words = goesOn ? "Looking further back…" : count ? `${count} found` : "Nothing found";
+  const isFull = !document.getElementById("older").hidden;
+  const found = count ? `${count} found${isFull ? " so far" : ""}` : "Nothing found";
+  const words = goesOn ? "Looking further back…" : found;
   if (said.textContent !== words) said.textContent = words;
 }
 
