@@ -103,11 +103,13 @@ class Router:
         """Run middleware on a call; return what came out, or why nothing sound did."""
         for each in middleware:
             try:
-                changed = each(call)
+                changed: Any = each(call)
             except Exception as error:  # noqa: BLE001 - it is the user's code; the caller goes on
                 return self._error("raised", describe(error))
             if changed is None:
                 return each.reason if isinstance(each, OnWire) else "middleware"
+            if not isinstance(changed, Call):
+                return self._error("returned what is no valid call", type(changed).__name__)
             call = changed
         if middleware:
             try:

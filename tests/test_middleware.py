@@ -151,10 +151,11 @@ def _loses_the_user(call: Call) -> Call:
         lambda call: {"event": call.event},
         lambda call: "yes",  # noqa: ARG005
         lambda call: True,  # noqa: ARG005
+        lambda call: Context(),  # noqa: ARG005
         _breaks,
         _loses_the_user,
     ],
-    ids=["raises", "dict", "text", "true", "no-event", "no-user"],
+    ids=["raises", "dict", "text", "true", "context", "no-event", "no-user"],
 )
 async def test_middleware_that_fails_drops_the_call(
     lab: Lab, logged: pytest.LogCaptureFixture, middleware: Any, place: str
