@@ -150,7 +150,7 @@ class Traffic:
             while not self._is_over:
                 connection.request("POST", "/orders")
                 self.ids.append(json.load(connection.getresponse())["messageId"])
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # cut off, or answered with no JSON
             if not self.is_ending:
                 self.errors.append(repr(error))
 
