@@ -89,6 +89,7 @@ class LifespanState(TypedDict):
 
 _NOWHERE = object()  # what no running loop is, not even the lack of one
 _BREATH = 256  # calls from one look at whether the loop has run meanwhile to the next
+_TURNS = 4  # of the loop, where it has not: a request takes several from one write to the next
 
 
 class AsyncClient(Verbs):
@@ -527,9 +528,10 @@ class AsyncClient(Verbs):
         return True
 
     async def _breathe(self) -> None:
-        """Let the loop run, so that no caller starves it."""
+        """Let the loop run, so that no caller starves it, nor holds up requests under way."""
         self._breathless = 0
-        await asyncio.sleep(0)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         if self._open_on is _NOWHERE:
             raise Closed
 

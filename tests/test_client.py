@@ -132,7 +132,7 @@ async def test_every_verb_arrives(lab: Lab) -> None:
 
 @looptime
 async def test_calls_that_never_wait_let_others_run(lab: Lab) -> None:
-    """A task beside them has a turn in 512 calls; one whose caller waits costs no turn more.
+    """A task beside them has four turns in 512 calls; one whose caller waits costs no turn more.
 
     Calls in between that cannot wait change nothing.
     """
@@ -148,7 +148,7 @@ async def test_calls_that_never_wait_let_others_run(lab: Lab) -> None:
         task = group.create_task(beside())
         for _ in range(1_024):
             await client.track("Call", user_id="u1")
-        assert 2 <= turns <= 3
+        assert 8 <= turns <= 12
         turns = 0
         for _ in range(1_024):
             await client.track("Call", user_id="u1")
@@ -159,7 +159,7 @@ async def test_calls_that_never_wait_let_others_run(lab: Lab) -> None:
             await client.track("Call", user_id="u1")
             if number % 100 == 0:
                 client.track_nowait("Call", user_id="u1")
-        assert 2 <= turns <= 3
+        assert 8 <= turns <= 12
         task.cancel()
 
 
