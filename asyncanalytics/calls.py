@@ -49,7 +49,9 @@ def _id_text(value: object) -> str:
     """Return the text of an id that is not plain text, or nothing if it is none."""
     if isinstance(value, Enum):
         return as_id(value.value)
-    if isinstance(value, (str, uuid.UUID)):
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, Decimal):
         return str(value) if value.is_finite() and value else ""

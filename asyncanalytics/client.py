@@ -495,7 +495,7 @@ class AsyncClient(Verbs):
             binding.fill(fields)
             if binding.opted_out:
                 return None
-        if self._straight is None or not self._may_go_on():
+        if self._straight is None or (self._breathless >= _BREATH and not self._may_go_on()):
             return None
         return self._offer(self._straight, wire, fields)
 

@@ -179,11 +179,9 @@ class Flusher:
 
     def offer(self, receipt: Receipt) -> bool:
         """Take a call in if that asks nothing: it can be sent, and there is room for it."""
-        size = len(receipt.body)
-        if size > self.buffer.largest or not self.buffer.has_room(size):
+        if not self.buffer.offer(receipt):
             return False
         self.ledger.accepted += 1
-        self.buffer.put(receipt)
         return True
 
     def has_room_behind(self, events: int, waiting: int, size: int) -> bool:

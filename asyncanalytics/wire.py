@@ -17,13 +17,19 @@ from pydantic import (
     ValidationError,
     with_config,
 )
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from asyncanalytics.calls import MODELS, RESERVED, Call, as_object
+from asyncanalytics.calls import MODELS, RESERVED, Call, as_id, as_object
 from asyncanalytics.errors import InvalidCall
 
 _CONFIG = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+# What the functions of Python that see to a field return as it is.
+_USUAL: dict[object, CoreSchema] = {
+    as_id: core_schema.str_schema(strict=True, min_length=1),
+    as_object: core_schema.is_instance_schema(dict),
+}
 
 
 def _twin(annotation: Any) -> Any:
@@ -44,6 +50,25 @@ class _Ready:
 
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
         return self._schema
+
+
+class _Usually:
+    """A way around a function of Python, for what it returns as it is."""
+
+    def __init__(self, usual: CoreSchema) -> None:
+        self._usual = usual
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: Callable[[object], CoreSchema]
+    ) -> CoreSchema:
+        return core_schema.union_schema([self._usual, handler(source)], mode="left_to_right")
+
+
+def _quickly(kind: Any) -> Any:
+    """Return a field's type with the way around its function, where it has one."""
+    functions = [getattr(each, "func", None) for each in get_args(kind)]
+    ways = [_Usually(_USUAL[each]) for each in functions if each in _USUAL]
+    return Annotated[(kind, *ways)] if ways else kind
 
 
 @cache
@@ -79,35 +104,37 @@ def _typed_dict(model: type[BaseModel]) -> Any:
         kind = _twin(field.annotation)
         if field.metadata:
             kind = Annotated[(kind, *field.metadata)]
+        kind = _quickly(kind)
         fields[field.alias or name] = kind if field.is_required() else NotRequired[kind]
     return with_config(_CONFIG)(TypedDict(model.__name__, fields))  # type: ignore[operator]
 
 
-Model = type[Call]
+@cache
+def _validator(model: type[Call]) -> Callable[[Any], dict[str, Any]]:
+    """Return what makes the wire's dict; made once for each type, at import."""
+    adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(_typed_dict(model))
+    return adapter.validator.validate_python
 
 
 class CallWire:
-    """One call type: its model, and the validator derived from it."""
+    """One call type: its model, and the validator derived from it. For a verb's own fields."""
 
     __slots__ = ("_validate", "model", "type")
 
-    def __init__(self, model: Model) -> None:
-        """Derive the validator. Done once for each type, at import."""
-        self.model: Model = model
+    def __init__(self, model: type[Call]) -> None:
+        """Take the model."""
+        self.model: type[Call] = model
         self.type: str = model.model_fields["type"].default
-        adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(_typed_dict(model))
-        self._validate: Callable[[Any], dict[str, Any]] = adapter.validator.validate_python
+        self._validate: Callable[[Any], dict[str, Any]] = _validator(model)
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the wire's dict for fields under their wire names, or raise `InvalidCall`."""
         try:
             wire = self._validate(fields)
-        except ValidationError as error:
-            raise self.refusal(error) from None
+        except ValidationError:
+            return self.build(fields).wire()  # which refuses them: the model says why
         if "userId" not in wire and "anonymousId" not in wire:
             raise InvalidCall(self.type, "user_id", _NO_USER)
-        if not RESERVED.isdisjoint(wire):
-            return self.build(wire).wire()  # which refuses it
         return wire
 
     def build(self, fields: dict[str, Any]) -> Call:
@@ -135,7 +162,20 @@ class CallWire:
 
 _NO_USER = "give user_id or anonymous_id: a non-empty string, a UUID or a number but 0"
 
-WIRES: dict[str, CallWire] = {name: CallWire(model) for name, model in MODELS.items()}
-"""Each call's wire by its type."""
 
-IDENTIFY, TRACK, PAGE, SCREEN, GROUP, ALIAS = WIRES.values()
+class AnyCallWire(CallWire):
+    """The same for fields of any name: those of a model, or of another client's call."""
+
+    __slots__ = ()
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the wire's dict, or raise `InvalidCall`, also for a field of the server's."""
+        if RESERVED.isdisjoint(fields):
+            return super().validate(fields)
+        return self.build(fields).wire()  # which refuses it
+
+
+IDENTIFY, TRACK, PAGE, SCREEN, GROUP, ALIAS = map(CallWire, MODELS.values())
+
+WIRES: dict[str, AnyCallWire] = {name: AnyCallWire(model) for name, model in MODELS.items()}
+"""For calls that are not a verb's: each type's wire."""

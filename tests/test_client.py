@@ -174,6 +174,19 @@ async def test_ready_models_arrive(lab: Lab) -> None:
 
 
 @looptime
+async def test_a_model_that_was_given_a_field_of_the_servers_is_refused(lab: Lab) -> None:
+    """Set after the model was checked, it does not get out, and is counted."""
+    call = Track(event="Added File", user_id="u1")
+    setattr(call, "receivedAt", "now")  # noqa: B010 - it is no field of the model
+    async with lab.client(lab.script()) as client:
+        with pytest.raises(InvalidCall, match="receivedAt"):
+            await client.send(call)
+        with pytest.raises(InvalidCall, match="receivedAt"):
+            client.send_nowait(call)
+        assert (client.stats().refused, client.stats().accepted) == (2, 0)
+
+
+@looptime
 async def test_what_the_caller_changes_later_does_not_change_the_call(lab: Lab) -> None:
     """A call is a snapshot of the moment it was made, and the caller's data stay as they are."""
     server = lab.script()

@@ -6,8 +6,10 @@ import datetime as dt
 import json
 import math
 import uuid
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -354,6 +356,42 @@ def test_both_ways_refuse_fields_that_others_set(name: str) -> None:
     """A middleware that sets such a field after the call was checked does not get it out."""
     fields = {"userId": "u1", "event": "e", name: CANARY}
     assert by_model("track", fields) == by_wire("track", fields) == to_snake(name)
+
+
+class Masked(str):
+    """Text that shows itself as something else."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Show nothing."""
+        return "***"
+
+
+class Colour(str, Enum):  # noqa: UP042 - as many still write them
+    """Text with names."""
+
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("given_id", "text"),
+    [(Masked("u1"), "u1"), (Colour.RED, "red"), ("\ud800", "\ud800"), (7, "7"), (" ", " ")],
+    ids=["subclass", "enum", "surrogate", "number", "space"],
+)
+def test_both_ways_make_the_same_text_of_an_id(given_id: Any, text: str) -> None:
+    """Text goes out as it is, whatever class it is of."""
+    fields = {"userId": given_id, "event": "e"}
+    assert by_model("track", fields) == by_wire("track", fields)
+    assert by_wire("track", fields) == {"type": "track", "userId": text, "event": "e"}
+
+
+def test_both_ways_take_any_dict_as_it_is() -> None:
+    """An object that is a dict is not copied before its bytes are made."""
+    properties = OrderedDict(b=1, a=[2])
+    fields = {"userId": "u1", "event": "e", "properties": properties}
+    assert WIRES["track"].validate(fields)["properties"] is properties
+    assert by_model("track", fields) == by_wire("track", fields)
 
 
 def test_both_ways_leave_out_none_in_a_context() -> None:

@@ -143,6 +143,14 @@ class Buffer:
             if not waiter.turn.done():
                 waiter.turn.set_exception(error())
 
+    def offer(self, receipt: Receipt) -> bool:
+        """Take in a call that can be sent, if it fits and nobody waits for room before it."""
+        size = len(receipt.body)
+        if size > self.largest or not self.has_room(size):
+            return False
+        self.put(receipt)
+        return True
+
     def put(self, receipt: Receipt) -> None:
         """Take in a call that fits."""
         # As `put_all` does it, without a call more for each.
@@ -151,8 +159,8 @@ class Buffer:
         self._put += 1
         self._held_events += 1
         self._held_bytes += size
-        self._waiting_bytes += size + self._per_event
-        if self._has_batch():
+        self._waiting_bytes = waiting = self._waiting_bytes + size + self._per_event
+        if waiting >= self._batch_bytes or self._put - self._taken >= self._batch_events:
             self.ready.set()
 
     def put_all(self, receipts: Sequence[Receipt]) -> None:

@@ -22,7 +22,7 @@ from _nowhere import Nowhere
 
 from asyncanalytics import AsyncClient, Batching
 from asyncanalytics.encoding import Envelope, encode
-from asyncanalytics.wire import WIRES
+from asyncanalytics.wire import TRACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +36,6 @@ _PLACES = {
 }
 _COLD = 5  # bursts that are not counted
 _SOME = range(100)  # numbers
-_TRACK = WIRES["track"]
 _HEADERS = {"content-type": "application/json", "authorization": "Basic a2V5Og=="}
 
 Calls = list[tuple[str, dict[str, Any]]]
@@ -87,7 +86,7 @@ async def stages(url: str, events: int, size: _load.Size) -> _subject.Answer:
 
 def _made(clock: _Clock, event: str, block: Calls) -> list[bytes]:
     fields = [{"event": event, "userId": user, "properties": each} for user, each in block]
-    wires = clock.time("check", lambda: [_TRACK.validate(each) for each in fields])
+    wires = clock.time("check", lambda: [TRACK.validate(each) for each in fields])
     made = clock.time("encode", lambda: [encode("track", each) for each in wires])
     return [body for _, body in made]
 
