@@ -48,7 +48,8 @@ _CONTEXT = orjson.Fragment(orjson.dumps({"library": LIBRARY, "channel": _CHANNEL
 
 # OPT_APPEND_NEWLINE: orjson's own result keeps a larger allocation alive; the slice that cuts
 # the newline (and the brace) off is the exact-size copy.
-_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_SERIALIZE_NUMPY
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME
+_OF_NUMPY = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 _NAMESPACE = uuid4()  # secret, so that nobody else's envelopes have the ids of ours
 _MAX_DEPTH = 250  # orjson gives up at 254
 _TOO_DEEP = "it is nested too deeply, or contains itself"
@@ -132,12 +133,32 @@ def _copied(value: Any) -> Any:
 
 def convert(value: Any) -> Any:
     """Return what stands for a value that orjson does not know. Raises TypeError otherwise."""
+    if _is_numpy(value):
+        return _array(value)
     for kinds, rule in _RULES:
         if isinstance(value, kinds):
             return rule(value)
     if hasattr(value, "__attrs_attrs__"):
         return {field.name: getattr(value, field.name) for field in value.__attrs_attrs__}
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form: convert it first")
+
+
+def _is_numpy(value: object) -> bool:
+    return type(value).__module__ == "numpy"
+
+
+def _array(value: Any) -> Any:
+    """Return what stands for an array or a number of numpy.
+
+    With its option for those orjson imports numpy, at the first value that it does not know. So
+    it has the option only where numpy is there already.
+    """
+    try:
+        return orjson.Fragment(orjson.dumps(value, option=_OF_NUMPY))
+    except orjson.JSONEncodeError:
+        if value.ndim == 0:
+            raise TypeError(f"numpy's {value.dtype} has no JSON form: convert it first") from None
+        return value.tolist()
 
 
 def _moment(value: datetime) -> str:
@@ -264,6 +285,8 @@ def _plain_other(call: str, value: Any, path: str, depth: int) -> Any:
 def _key(call: str, key: Any, path: str) -> str:
     if isinstance(key, Enum):
         key = key.value
+    if _is_numpy(key):
+        key = key.item()
     if isinstance(key, str):
         return _characters(key)
     if isinstance(key, int) and not isinstance(key, bool):

@@ -13,6 +13,7 @@ import json
 import math
 import pathlib
 import re
+import subprocess
 import sys
 import time
 import types
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -160,6 +162,16 @@ CARRIED: list[tuple[object, object]] = [
     ({True: 1, None: 2, 1.5: 3}, {"true": 1, "null": 2, "1.5": 3}),
     ({dt.date(2026, 1, 2): 1, uuid.UUID(int=5): 2}, {"2026-01-02": 1, str(uuid.UUID(int=5)): 2}),
     ({Colour.RED: 1, Level.HIGH: 2}, {"red": 1, "3": 2}),
+    (np.int64(7), 7),
+    (np.float64(1.5), 1.5),
+    (np.float32("nan"), None),
+    (np.bool_(True), True),  # noqa: FBT003 - it has no keyword
+    (np.str_("é"), "é"),
+    (np.datetime64("2026-01-02T03:04:05"), "2026-01-02T03:04:05Z"),
+    (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+    (np.arange(6).reshape(2, 3)[:, ::2], [[0, 2], [3, 5]]),
+    (np.array([{1}, None, Decimal(1)], dtype=object), [[1], None, 1]),
+    ({np.int64(1): 2, np.float64(1.5): 3}, {"1": 2, "1.5": 3}),
 ]
 
 WRAPPED: dict[str, tuple[Any, Any]] = {
@@ -305,6 +317,8 @@ BAD_KEYS: list[Any] = [{b"k": 1}, {Odd(): 1}]
         (len, "properties.value"),
         ((each for each in [1]), "properties.value"),
         (1j, "properties.value"),
+        (np.complex128(1j), "properties.value"),
+        ([np.array([1j])], "properties.value[0][0]"),
         (BAD_KEYS[0], "properties.value"),
         ([BAD_KEYS[1]], "properties.value[0]"),
         ({"k": {1: "a", "1": "b"}}, "properties.value.k.1"),
@@ -316,6 +330,16 @@ def test_what_has_no_json_form_is_refused(value: object, path: str, *, slowly: b
         carry(value, slowly=slowly)
     assert (caught.value.call, caught.value.field) == ("track", path)
     assert "canary" not in str(caught.value)
+
+
+def test_a_value_of_another_kind_imports_no_numpy() -> None:
+    """Where nobody uses numpy, no call pays for its import, which would hold up the loop."""
+    code = (
+        "import decimal, sys; from asyncanalytics import encoding; "
+        "encoding.encode('track', {'a': decimal.Decimal(1), 'b': {1: {2}}}); "
+        "sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 - our own code
 
 
 @both_paths
