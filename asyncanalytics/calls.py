@@ -47,10 +47,10 @@ def as_id(value: object) -> str:
 
 def _id_text(value: object) -> str:
     """Return the text of an id that is not plain text, or nothing if it is none."""
+    if isinstance(value, str):
+        return str.__str__(value)  # whatever its class shows
     if isinstance(value, Enum):
         return as_id(value.value)
-    if isinstance(value, str):
-        return str.__str__(value)
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, Decimal):

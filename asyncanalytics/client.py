@@ -495,6 +495,7 @@ class AsyncClient(Verbs):
             binding.fill(fields)
             if binding.opted_out:
                 return None
+        # The number is looked at here too: most calls need no other look.
         if self._straight is None or (self._breathless >= _BREATH and not self._may_go_on()):
             return None
         return self._offer(self._straight, wire, fields)

@@ -48,8 +48,7 @@ _CONTEXT = orjson.Fragment(orjson.dumps({"library": LIBRARY, "channel": _CHANNEL
 
 # OPT_APPEND_NEWLINE: orjson's own result keeps a larger allocation alive; the slice that cuts
 # the newline (and the brace) off is the exact-size copy.
-_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME
-_OF_NUMPY = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+_options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME
 _NAMESPACE = uuid4()  # secret, so that nobody else's envelopes have the ids of ours
 _MAX_DEPTH = 250  # orjson gives up at 254
 _TOO_DEEP = "it is nested too deeply, or contains itself"
@@ -98,7 +97,7 @@ def encode(call: str, wire: dict[str, Any]) -> tuple[str, bytes]:
         context.setdefault("library", LIBRARY)
         context.setdefault("channel", _CHANNEL)
     try:
-        return message_id, orjson.dumps(wire, convert, _OPTIONS)[1:-1]
+        return message_id, orjson.dumps(wire, convert, _options)[1:-1]
     except orjson.JSONEncodeError:
         return message_id, _encode_slowly(call, wire)
 
@@ -109,7 +108,7 @@ def encode_as_is(call: str, wire: dict[str, Any]) -> tuple[dict[str, Any], bytes
     Where it has characters or numbers that JSON may hold and not everybody reads, both are mended.
     """
     try:
-        return wire, orjson.dumps(wire, convert, _OPTIONS)[1:-1]
+        return wire, orjson.dumps(wire, convert, _options)[1:-1]
     except orjson.JSONEncodeError:
         body = _encode_slowly(call, wire)
         return json.loads(b"{" + body), body  # which keeps integers of any size
@@ -133,8 +132,8 @@ def _copied(value: Any) -> Any:
 
 def convert(value: Any) -> Any:
     """Return what stands for a value that orjson does not know. Raises TypeError otherwise."""
-    if _is_numpy(value):
-        return _array(value)
+    if _meets_numpy(value):
+        return orjson.Fragment(orjson.dumps(value, convert, _options)[:-1])
     for kinds, rule in _RULES:
         if isinstance(value, kinds):
             return rule(value)
@@ -143,22 +142,17 @@ def convert(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form: convert it first")
 
 
-def _is_numpy(value: object) -> bool:
-    return type(value).__module__ == "numpy"
+def _meets_numpy(value: object) -> bool:
+    """Whether this is the first value of numpy; from now on orjson has its option for them.
 
-
-def _array(value: Any) -> Any:
-    """Return what stands for an array or a number of numpy.
-
-    With its option for those orjson imports numpy, at the first value that it does not know. So
-    it has the option only where numpy is there already.
+    With it orjson imports numpy, at the first value that it does not know: so not before numpy
+    is there.
     """
-    try:
-        return orjson.Fragment(orjson.dumps(value, option=_OF_NUMPY))
-    except orjson.JSONEncodeError:
-        if value.ndim == 0:
-            raise TypeError(f"numpy's {value.dtype} has no JSON form: convert it first") from None
-        return value.tolist()
+    global _options  # noqa: PLW0603 - all calls have the same
+    if type(value).__module__ != "numpy" or _options & orjson.OPT_SERIALIZE_NUMPY:
+        return False
+    _options |= orjson.OPT_SERIALIZE_NUMPY
+    return True
 
 
 def _moment(value: datetime) -> str:
@@ -229,7 +223,7 @@ _RULES: tuple[tuple[Any, Any], ...] = (
 
 def _encode_slowly(call: str, wire: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(_plain(call, wire, "", 0), convert, _OPTIONS)[1:-1]
+        return orjson.dumps(_plain(call, wire, "", 0), convert, _options)[1:-1]
     except RecursionError:  # the caller is deep in calls too
         raise Unserialisable(call, "call", _TOO_DEEP) from None
 
@@ -267,7 +261,7 @@ def _plain_other(call: str, value: Any, path: str, depth: int) -> Any:
         public = {name: getattr(value, name) for name in names if not name.startswith("_")}
         return _plain(call, public, path, depth + 1)
     try:
-        return orjson.Fragment(orjson.dumps(value, option=_OPTIONS)[:-1])
+        return orjson.Fragment(orjson.dumps(value, option=_options)[:-1])
     except orjson.JSONEncodeError:
         pass
     if isinstance(value, orjson.Fragment):
@@ -285,16 +279,15 @@ def _plain_other(call: str, value: Any, path: str, depth: int) -> Any:
 def _key(call: str, key: Any, path: str) -> str:
     if isinstance(key, Enum):
         key = key.value
-    if _is_numpy(key):
-        key = key.item()
     if isinstance(key, str):
         return _characters(key)
     if isinstance(key, int) and not isinstance(key, bool):
         return _digits(call, key, path)
     if isinstance(key, (date, time_of_day)):
         key = convert(key)
+    _meets_numpy(key)
     try:
-        return orjson.dumps(key, option=_OPTIONS)[:-1].decode().strip('"')
+        return orjson.dumps(key, option=_options)[:-1].decode().strip('"')
     except orjson.JSONEncodeError:
         problem = f"a key of type {type(key).__name__} has no JSON form: use text"
         raise Unserialisable(call, _shorten(path), problem) from None

@@ -7,7 +7,7 @@ Both ways come from one definition, so they agree; a test holds them side by sid
 
 from collections.abc import Callable
 from functools import cache
-from typing import Annotated, Any, NotRequired, get_args
+from typing import Annotated, Any, NotRequired, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -24,12 +24,6 @@ from asyncanalytics.calls import MODELS, RESERVED, Call, as_id, as_object
 from asyncanalytics.errors import InvalidCall
 
 _CONFIG = ConfigDict(extra="allow", hide_input_in_errors=True)
-
-# What the functions of Python that see to a field return as it is.
-_USUAL: dict[object, CoreSchema] = {
-    as_id: core_schema.str_schema(strict=True, min_length=1),
-    as_object: core_schema.is_instance_schema(dict),
-}
 
 
 def _twin(annotation: Any) -> Any:
@@ -52,23 +46,28 @@ class _Ready:
         return self._schema
 
 
-class _Usually:
-    """A way around a function of Python, for what it returns as it is."""
+_EITHER = "either"  # in an error's place: no field has this name
 
-    def __init__(self, usual: CoreSchema) -> None:
-        self._usual = usual
 
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: Callable[[object], CoreSchema]
-    ) -> CoreSchema:
-        return core_schema.union_schema([self._usual, handler(source)], mode="left_to_right")
+def _either(usual: CoreSchema, function: Callable[[Any], Any]) -> _Ready:
+    """What is of the usual kind stays as it is, and a function of Python sees to all else."""
+    other = core_schema.no_info_plain_validator_function(function)
+    choices: list[CoreSchema | tuple[CoreSchema, str]] = [(usual, _EITHER), (other, _EITHER)]
+    return _Ready(core_schema.union_schema(choices, mode="left_to_right"))
+
+
+_QUICK: dict[object, _Ready] = {
+    as_id: _either(core_schema.str_schema(strict=True, min_length=1), as_id),
+    as_object: _either(core_schema.is_instance_schema(dict), as_object),
+}
 
 
 def _quickly(kind: Any) -> Any:
-    """Return a field's type with the way around its function, where it has one."""
-    functions = [getattr(each, "func", None) for each in get_args(kind)]
-    ways = [_Usually(_USUAL[each]) for each in functions if each in _USUAL]
-    return Annotated[(kind, *ways)] if ways else kind
+    """Return a field's type with the quick way in the place of its function."""
+    if get_origin(kind) is not Annotated:
+        return kind
+    of, *more = get_args(kind)
+    return Annotated[(of, *(_QUICK.get(getattr(each, "func", None), each) for each in more))]
 
 
 @cache
@@ -117,7 +116,7 @@ def _validator(model: type[Call]) -> Callable[[Any], dict[str, Any]]:
 
 
 class CallWire:
-    """One call type: its model, and the validator derived from it. For a verb's own fields."""
+    """One call type: its model, and the validator derived from it."""
 
     __slots__ = ("_validate", "model", "type")
 
@@ -129,10 +128,16 @@ class CallWire:
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the wire's dict for fields under their wire names, or raise `InvalidCall`."""
+        wire = self._validate_known(fields)
+        if not RESERVED.isdisjoint(wire):
+            return self.build(wire).wire()  # which refuses it
+        return wire
+
+    def _validate_known(self, fields: dict[str, Any]) -> dict[str, Any]:
         try:
             wire = self._validate(fields)
-        except ValidationError:
-            return self.build(fields).wire()  # which refuses them: the model says why
+        except ValidationError as error:
+            raise self.refusal(error) from None
         if "userId" not in wire and "anonymousId" not in wire:
             raise InvalidCall(self.type, "user_id", _NO_USER)
         return wire
@@ -146,11 +151,13 @@ class CallWire:
 
     def refusal(self, error: ValidationError) -> InvalidCall:
         """Say which field is wrong and why, without the value."""
-        first = error.errors(include_url=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_input=False)
+        # Where there are two ways for a value, the last one says what is wrong.
+        first = [each for each in errors if each["loc"] == errors[0]["loc"]][-1]
         if first["type"] == "user":
             return InvalidCall(self.type, "user_id", _NO_USER)
         where = (first["ctx"]["name"],) if first["type"] == "reserved" else first["loc"]
-        path = ".".join(str(part) for part in where)
+        path = ".".join(str(part) for part in where if part != _EITHER)
         message = first["msg"]
         return InvalidCall(self.type, self._python_name(path), message[:1].lower() + message[1:])
 
@@ -163,19 +170,16 @@ class CallWire:
 _NO_USER = "give user_id or anonymous_id: a non-empty string, a UUID or a number but 0"
 
 
-class AnyCallWire(CallWire):
-    """The same for fields of any name: those of a model, or of another client's call."""
+class VerbWire(CallWire):
+    """The same for fields that a verb has named: none of them can be the server's."""
 
     __slots__ = ()
 
-    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the wire's dict, or raise `InvalidCall`, also for a field of the server's."""
-        if RESERVED.isdisjoint(fields):
-            return super().validate(fields)
-        return self.build(fields).wire()  # which refuses it
+    validate = CallWire._validate_known  # noqa: SLF001 - it is its own, by another name
 
 
-IDENTIFY, TRACK, PAGE, SCREEN, GROUP, ALIAS = map(CallWire, MODELS.values())
+IDENTIFY, TRACK, PAGE, SCREEN, GROUP, ALIAS = map(VerbWire, MODELS.values())
+"""For the verbs alone."""
 
-WIRES: dict[str, AnyCallWire] = {name: AnyCallWire(model) for name, model in MODELS.items()}
-"""For calls that are not a verb's: each type's wire."""
+WIRES: dict[str, CallWire] = {name: CallWire(model) for name, model in MODELS.items()}
+"""Each call's wire by its type."""

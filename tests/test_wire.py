@@ -7,15 +7,15 @@ import json
 import math
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_snake
 
 from asyncanalytics import AsyncClient, BaseDestination, Batching, Context
@@ -24,7 +24,7 @@ from asyncanalytics.batching import Limits
 from asyncanalytics.calls import MODELS
 from asyncanalytics.errors import InvalidCall
 from asyncanalytics.retrying import Delivered
-from asyncanalytics.wire import WIRES
+from asyncanalytics.wire import TRACK, WIRES
 
 if TYPE_CHECKING:
     from asyncanalytics.batching import Batch
@@ -358,6 +358,22 @@ def test_both_ways_refuse_fields_that_others_set(name: str) -> None:
     assert by_model("track", fields) == by_wire("track", fields) == to_snake(name)
 
 
+class Unreadable(Mapping[str, Any]):
+    """A mapping whose own code fails, and says what it should not."""
+
+    def __getitem__(self, key: str) -> Any:
+        """Fail."""
+        raise RuntimeError(CANARY)
+
+    def __iter__(self) -> Iterator[str]:
+        """Name a key."""
+        return iter([CANARY])
+
+    def __len__(self) -> int:
+        """Count it."""
+        return 1
+
+
 class Masked(str):
     """Text that shows itself as something else."""
 
@@ -374,10 +390,29 @@ class Colour(str, Enum):  # noqa: UP042 - as many still write them
     RED = "red"
 
 
+class Plan(str, Enum):  # noqa: UP042
+    """Text whose members have other values."""
+
+    A = ("Plan A", 0)
+
+    def __new__(cls, text: str, value: object) -> Self:
+        """Make a member of a text and a value."""
+        self = str.__new__(cls, text)
+        self._value_ = value  # type: ignore[assignment]
+        return self
+
+
 @pytest.mark.parametrize(
     ("given_id", "text"),
-    [(Masked("u1"), "u1"), (Colour.RED, "red"), ("\ud800", "\ud800"), (7, "7"), (" ", " ")],
-    ids=["subclass", "enum", "surrogate", "number", "space"],
+    [
+        (Masked("u1"), "u1"),
+        (Colour.RED, "red"),
+        (Plan.A, "Plan A"),
+        ("\ud800", "\ud800"),
+        (7, "7"),
+        (" ", " "),
+    ],
+    ids=["subclass", "enum", "enum of pairs", "surrogate", "number", "space"],
 )
 def test_both_ways_make_the_same_text_of_an_id(given_id: Any, text: str) -> None:
     """Text goes out as it is, whatever class it is of."""
@@ -433,6 +468,8 @@ def test_both_ways_take_both_spellings_in_a_context() -> None:
         ("page", {"userId": "u1", "messageId": "m" * 101}, "message_id"),
         ("page", {"userId": "u1", "name": []}, "name"),
         ("page", {"userId": "u1", "context": {"app": {"name": []}}}, "context.app.name"),
+        ("page", {"userId": "u1", "context": {"groupId": ""}}, "context.groupId"),
+        ("page", {"userId": "u1", "context": {"traits": 1}}, "context.traits"),
         ("screen", {"userId": "u1", "integrations": {"a": 1}}, "integrations"),
     ],
 )
@@ -445,6 +482,43 @@ def test_errors_name_the_field(kind: str, fields: dict[str, Any], field: str) ->
         # A traceback that went on to pydantic's error would be long, and say nothing more.
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"userId": [CANARY]}, "user_id: must be a non-empty string, a UUID or a number but 0"),
+        ({"userId": ""}, "user_id: must be a non-empty string, a UUID or a number but 0"),
+        ({"userId": "u", "properties": 1}, "properties: must be a mapping or a pydantic model"),
+        (
+            {"userId": "u", "properties": Unreadable()},
+            "properties: is a mapping that cannot be read",
+        ),
+        ({"userId": "u", "context": Unreadable()}, "context: is a mapping that cannot be read"),
+        ({"userId": "u", "context": []}, "context: must be a mapping or a pydantic model"),
+        ({"userId": "u", "properties": None}, "properties: must be a mapping or a pydantic model"),
+    ],
+    ids=["list", "nothing", "number", "mapping", "context", "context list", "none"],
+)
+def test_errors_say_what_is_wrong(fields: dict[str, Any], said: str) -> None:
+    """The quick way has two ways for a value, and says what the second one found."""
+    for wire in (WIRES["track"], TRACK):
+        with pytest.raises(InvalidCall) as caught:
+            wire.validate({"event": "e", **fields})
+        assert str(caught.value) == f"track: {said}"
+
+
+def test_the_first_wrong_field_is_named() -> None:
+    """What is sound beside it is not blamed, whatever kind it is of."""
+
+    class Around(BaseModel):
+        """A context of the user's own."""
+
+        ip: str = "127.0.0.1"
+
+    fields = {"userId": "u", "event": "", "context": Around()}
+    with pytest.raises(InvalidCall, match=r"^track: event: "):
+        TRACK.validate(fields)
 
 
 @settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], deadline=None)

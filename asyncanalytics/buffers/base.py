@@ -143,13 +143,9 @@ class Buffer:
             if not waiter.turn.done():
                 waiter.turn.set_exception(error())
 
-    def offer(self, receipt: Receipt) -> bool:
-        """Take in a call that can be sent, if it fits and nobody waits for room before it."""
-        size = len(receipt.body)
-        if size > self.largest or not self.has_room(size):
-            return False
-        self.put(receipt)
-        return True
+    def takes(self, size: int) -> bool:
+        """Whether a call can be sent, fits, and nobody waits for room before it."""
+        return size <= self.largest and self.has_room(size)
 
     def put(self, receipt: Receipt) -> None:
         """Take in a call that fits."""

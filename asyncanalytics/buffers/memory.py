@@ -5,23 +5,16 @@ What was put and is not settled counts against the bounds, whether it waits or i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from asyncanalytics.buffers.base import Buffer
-
-if TYPE_CHECKING:
-    from asyncanalytics.receipts import Receipt
 
 
 class MemoryBuffer(Buffer):
     """Accepted calls of one destination, in memory."""
 
-    def offer(self, receipt: Receipt) -> bool:
-        """Take in a call that can be sent, if it fits and nobody waits for room before it."""
-        # The straight way of every call: what `has_room` and `fits` say, without their calls.
-        size, held = len(receipt.body), self._held_events
-        is_full = held >= self._max_events or self._held_bytes + size > self._max_bytes
-        if size > self.largest or self._waiters or (is_full and held):
+    def takes(self, size: int) -> bool:
+        """Whether a call can be sent, fits, and nobody waits for room before it."""
+        # Every call's straight way: what `has_room` and `fits` say, without their calls.
+        if size > self.largest or self._waiters:
             return False
-        self.put(receipt)
-        return True
+        held = self._held_events
+        return not held or (held < self._max_events and self._held_bytes + size <= self._max_bytes)
