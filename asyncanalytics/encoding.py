@@ -24,7 +24,7 @@ import dataclasses
 import json
 import time
 from collections import UserString, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
@@ -313,6 +313,9 @@ def _shorten(path: str) -> str:
 # ------------------------------------------------------------------------------------- envelopes
 
 
+_PIECE = 64  # calls
+
+
 class Envelope:
     """What stands around the calls of one request: `{"sentAt": …, "batch": [ … ]}`."""
 
@@ -337,14 +340,31 @@ class Envelope:
         self.size: int = len(self.pack([b""], "")) - self.per_event
         """Bytes around the events, exact together with `per_event`."""
 
-    def pack(self, bodies: Iterable[bytes], ids: str) -> bytes:
+    def pack(self, bodies: Sequence[bytes], ids: str) -> bytes:
         """Return one request's JSON, with `sentAt` stamped now."""
+        return self._separator.join(self._parts(bodies, ids))
+
+    def pieces(self, bodies: Sequence[bytes], ids: str) -> Iterator[bytes]:
+        """Return the same in pieces of some calls each, for what needs no more at a time."""
+        parts = self._parts(bodies, ids)
+        yield self._separator.join(parts[:_PIECE])
+        for start in range(_PIECE, len(parts), _PIECE):
+            yield self._separator.join([b"", *parts[start : start + _PIECE]])
+
+    def _parts(self, bodies: Sequence[bytes], ids: str) -> list[bytes]:
+        """Return the bodies, the first with what goes before all of them, the last with the end.
+
+        One join makes a request of them. A second copy of so many bytes would cost far more than
+        the first: the allocator gives such memory back to the system, and asks for it again.
+        """
         head = self._first % stamp().encode()
         if self._message_id:
             # The same for a retry, so that a server which drops repeated envelopes sees one.
             head += self._message_id % str(uuid5(_NAMESPACE, ids)).encode()
-        joined = self._separator.join(bodies)
-        return b"".join((head, b'"batch":[', self._separator[1:], joined, b"]}"))
+        parts = [*bodies]
+        parts[0] = b"".join((head, b'"batch":[', self._separator[1:], parts[0]))
+        parts[-1] += b"]}"
+        return parts
 
     def pack_one(self, body: bytes) -> bytes:
         """Return one call's JSON for a route that takes a call without an envelope."""
@@ -360,16 +380,19 @@ def _members(pairs: Mapping[str, str]) -> bytes:
 # ----------------------------------------------------------------------------------- compression
 
 try:
-    from isal.igzip import compress as _gzip
+    from isal import isal_zlib as _zlib
 
     COMPRESSES_QUICKLY = True
     """Whether gzip is quick enough (half a millisecond a megabyte) to run on the event loop."""
 except ImportError:
-    from gzip import compress as _gzip  # type: ignore[assignment]
+    import zlib as _zlib  # type: ignore[no-redef]
 
     COMPRESSES_QUICKLY = False
 
+_AS_GZIP = 31  # zlib's number for its widest window in gzip's form
 
-def compress(content: bytes) -> bytes:
+
+def compress(pieces: Iterable[bytes]) -> bytes:
     """Return gzip at its quickest level. Without isal, call it in a thread."""
-    return _gzip(content, 1, mtime=0)
+    packer = _zlib.compressobj(1, _zlib.DEFLATED, _AS_GZIP)
+    return b"".join([*map(packer.compress, pieces), packer.flush()])

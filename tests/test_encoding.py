@@ -666,6 +666,17 @@ def test_an_envelope_knows_its_size_and_holds_all(
     assert content == {f"b-{name}": value for name, value in in_body.items()}
 
 
+@pytest.mark.parametrize("events", [1, 2, 63, 64, 65, 128, 129, 1_000])
+def test_the_pieces_make_the_whole(events: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls there are, nothing is missing between two pieces."""
+    monkeypatch.setattr(encoding, "stamp", lambda: "now")
+    envelope = Envelope(in_body={"writeKey": "k"}, in_event={"app_id": "a"}, message_id=True)
+    bodies = bodies_of([{"number": str(number)} for number in range(events)])
+    pieces = [*envelope.pieces(bodies, "a b 2")]
+    assert b"".join(pieces) == envelope.pack(bodies, "a b 2")
+    assert len(pieces) == math.ceil(events / 64)
+
+
 def test_the_envelopes_id_is_stable_and_its_stamp_is_not() -> None:
     """A retry is the same envelope, sent at another time; another batch is another envelope."""
     envelope = Envelope(in_body={}, in_event={}, message_id=True)
@@ -699,11 +710,12 @@ def test_one_call_alone(in_event: dict[str, str], properties: dict[str, str]) ->
 @given(st.binary(max_size=2_000))
 def test_compression_gives_back_the_same(content: bytes) -> None:
     """Any gzip reader gets what was put in; the same content gives the same bytes."""
-    assert gzip.decompress(encoding.compress(content)) == content
-    assert encoding.compress(content) == encoding.compress(content)
+    pieces = [content[:7], content[7:]]
+    assert gzip.decompress(encoding.compress(pieces)) == content
+    assert encoding.compress(pieces) == encoding.compress(iter(pieces))
 
 
 def test_compression_is_worth_it() -> None:
     """A batch, which repeats itself, becomes much smaller."""
     content = Envelope(in_body={}, in_event={}).pack(bodies_of([{"k": "v" * 50}] * 100), "")
-    assert len(encoding.compress(content)) < len(content) / 4
+    assert len(encoding.compress([content])) < len(content) / 4

@@ -246,7 +246,7 @@ from asyncanalytics import encoding
 import gzip
 
 assert not encoding.COMPRESSES_QUICKLY
-assert gzip.decompress(encoding.compress(b"x" * 5_000)) == b"x" * 5_000
+assert gzip.decompress(encoding.compress([b"x" * 5_000])) == b"x" * 5_000
 client = asyncanalytics.AsyncClient("key")
 try:
     asyncanalytics.AsyncClient("key", sending=asyncanalytics.Sending(http2=True))

@@ -18,6 +18,8 @@ from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict
 from asyncanalytics.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncanalytics.settings import Batching, Retrying, Sending
     from asyncanalytics.transport import Transport
 
@@ -99,21 +101,21 @@ class Destination(PostingDestination):
     async def _request(
         self, batch: Batch, authorization: Secret
     ) -> tuple[str, dict[str, str], bytes]:
-        url, content = self._content(batch)
+        bodies = [receipt.body for receipt in batch.receipts]
         headers = self._headers(batch, authorization)
-        if self._gzip and len(content) >= _WORTH_COMPRESSING:
+        is_packed = self._gzip and sum(map(len, bodies)) >= _WORTH_COMPRESSING
+        if is_packed:
             headers["content-encoding"] = "gzip"
-            content = await _compress(content)
-        return url, headers, content
-
-    def _content(self, batch: Batch) -> tuple[str, bytes]:
-        receipts = batch.receipts
-        url = self.endpoint.url_for(receipts[0].call)
+        url = self.endpoint.url_for(batch.receipts[0].call)
         if url is not None:
-            return url, self._envelope.pack_one(receipts[0].body)
-        ids = f"{receipts[0].message_id} {receipts[-1].message_id} {len(receipts)}"
-        bodies = [receipt.body for receipt in receipts]
-        return self.endpoint.batch_url, self._envelope.pack(bodies, ids)
+            content = self._envelope.pack_one(bodies[0])
+            return url, headers, await _compress([content]) if is_packed else content
+        ids = f"{batch.receipts[0].message_id} {batch.receipts[-1].message_id} {len(bodies)}"
+        if is_packed:
+            content = await _compress(self._envelope.pieces(bodies, ids))
+        else:
+            content = self._envelope.pack(bodies, ids)
+        return self.endpoint.batch_url, headers, content
 
     def _headers(self, batch: Batch, authorization: Secret) -> dict[str, str]:
         headers = {
@@ -195,10 +197,10 @@ def _envelope(key: Secret, endpoint: Endpoint, *, signs: bool) -> Envelope:
     return Envelope(in_body=in_body, in_event=in_event, message_id=endpoint.envelope_id)
 
 
-async def _compress(content: bytes) -> bytes:
+async def _compress(pieces: Iterable[bytes]) -> bytes:
     if COMPRESSES_QUICKLY:
-        return compress(content)
+        return compress(pieces)
     try:
-        return await asyncio.to_thread(compress, content)
+        return await asyncio.to_thread(compress, pieces)
     except RuntimeError:  # the program is ending, and no thread takes anything any more
-        return compress(content)
+        return compress(pieces)
