@@ -42,12 +42,15 @@ class Wire:
 
     def post(self, bodies: list[bytes]) -> None:
         """Send a batch, and leave its answer until later: the sink reads while we encode."""
-        content = b'{"batch":[' + b",".join(bodies) + b'],"sentAt":"' + _now().encode() + b'"}'
+        bodies[0] = b'{"batch":[' + bodies[0]
+        bodies[-1] += b'],"sentAt":"' + _now().encode() + b'"}'
         if self._gzip:
-            content = compress(content, compresslevel=1)
-        head = (self._head + _LENGTH.format(len(content))).encode()
+            bodies = [compress(b",".join(bodies), compresslevel=1)]
+        size = sum(map(len, bodies)) + len(bodies) - 1
+        # One join, with the head in it: a second copy would cost far more than the first.
+        bodies[0] = (self._head + _LENGTH.format(size)).encode() + bodies[0]
         self.settle()
-        self._socket.sendall(head + content)
+        self._socket.sendall(b",".join(bodies))
         self._owed = True
 
     def settle(self) -> None:
