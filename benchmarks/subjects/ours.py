@@ -1,6 +1,6 @@
 """asyncanalytics, with its default settings.
 
-Only `memory` and `growth` differ: a queue that has room for what is to wait, and for nothing else.
+Only `memory` differs: a queue that has room for what is to wait.
 """
 
 from __future__ import annotations
