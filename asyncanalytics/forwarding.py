@@ -281,6 +281,7 @@ def _checked(wire: Wire, given: Wire) -> Wire:
             for name, value in wire.items()
             if (name in _NEEDED or is_new or value is not given.get(name))
             and name not in _UNCHECKED
+            and not (value is None and given.get(name, "") is None)  # as good as absent
         }
     )
     for name in _OBJECTS:

@@ -41,7 +41,10 @@ class Wire:
         self._owed = False
 
     def post(self, bodies: list[bytes]) -> None:
-        """Send a batch, and leave its answer until later: the sink reads while we encode."""
+        """Send a batch, and leave its answer until later: the sink reads while we encode.
+
+        The list is used up by it.
+        """
         bodies[0] = b'{"batch":[' + bodies[0]
         bodies[-1] += b'],"sentAt":"' + _now().encode() + b'"}'
         if self._gzip:

@@ -188,6 +188,23 @@ async def test_each_destination_transforms_the_event_as_it_came(lab: Lab) -> Non
 
 
 @pytest.mark.looptime
+async def test_null_in_an_event_is_as_good_as_absent(lab: Lab) -> None:
+    """A sender's own null does not keep a changed event back; one that a middleware makes does."""
+    yard = Yard(crm=lab.script())
+    renames = rename({"properties.total": "properties.revenue", "properties.none": "timestamp"})
+    async with yard.client(middleware=[renames]) as client:
+        await put(
+            client,
+            track(1, anonymousId=None, properties={"total": 1}),
+            track(2, userId=None, anonymousId="a", context=None, properties={"total": 2}),
+            track(3, userId=None, anonymousId=None, properties={"total": 3}),
+            track(4, properties={"none": None}),
+        )
+    assert [each["properties"] for each in yard.got("crm")] == [{"revenue": 1}, {"revenue": 2}]
+    assert client.stats().destinations["crm"].dropped_by == {"middleware_error": 2}
+
+
+@pytest.mark.looptime
 async def test_many_events_for_many_destinations_keep_apart(lab: Lab) -> None:
     """Each destination gets its own form of each event, however memory is used anew."""
     yard = Yard(**{f"d{n}": lab.script() for n in range(4)})

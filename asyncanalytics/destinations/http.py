@@ -103,7 +103,8 @@ class Destination(PostingDestination):
     ) -> tuple[str, dict[str, str], bytes]:
         bodies = [receipt.body for receipt in batch.receipts]
         headers = self._headers(batch, authorization)
-        is_packed = self._gzip and sum(map(len, bodies)) >= _WORTH_COMPRESSING
+        size = sum(map(len, bodies)) + len(bodies) * self._envelope.per_event + self._envelope.size
+        is_packed = self._gzip and size >= _WORTH_COMPRESSING
         if is_packed:
             headers["content-encoding"] = "gzip"
         url = self.endpoint.url_for(batch.receipts[0].call)
@@ -200,7 +201,8 @@ def _envelope(key: Secret, endpoint: Endpoint, *, signs: bool) -> Envelope:
 async def _compress(pieces: Iterable[bytes]) -> bytes:
     if COMPRESSES_QUICKLY:
         return compress(pieces)
+    pieces = [*pieces]  # that are there for both of these
     try:
         return await asyncio.to_thread(compress, pieces)
-    except RuntimeError:  # the program is ending, and no thread takes anything any more
+    except RuntimeError:  # no thread takes it, or one does, but later
         return compress(pieces)
