@@ -115,25 +115,25 @@ def _validator(model: type[Call]) -> Callable[[Any], dict[str, Any]]:
     return adapter.validator.validate_python
 
 
+Model = type[Call]
+
+
 class CallWire:
-    """One call type: its model, and the validator derived from it."""
+    """One call type: its model, and the validator derived from it.
+
+    For fields that a verb has named: none of them can be the server's.
+    """
 
     __slots__ = ("_validate", "model", "type")
 
-    def __init__(self, model: type[Call]) -> None:
+    def __init__(self, model: Model) -> None:
         """Take the model."""
-        self.model: type[Call] = model
+        self.model: Model = model
         self.type: str = model.model_fields["type"].default
         self._validate: Callable[[Any], dict[str, Any]] = _validator(model)
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the wire's dict for fields under their wire names, or raise `InvalidCall`."""
-        wire = self._validate_known(fields)
-        if not RESERVED.isdisjoint(wire):
-            return self.build(wire).wire()  # which refuses it
-        return wire
-
-    def _validate_known(self, fields: dict[str, Any]) -> dict[str, Any]:
         try:
             wire = self._validate(fields)
         except ValidationError as error:
@@ -170,16 +170,21 @@ class CallWire:
 _NO_USER = "give user_id or anonymous_id: a non-empty string, a UUID or a number but 0"
 
 
-class VerbWire(CallWire):
-    """The same for fields that a verb has named: none of them can be the server's."""
+class AnyCallWire(CallWire):
+    """The same for fields of any name: those of a model, or of a call that others made."""
 
     __slots__ = ()
 
-    validate = CallWire._validate_known  # noqa: SLF001 - it is its own, by another name
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the wire's dict, or raise `InvalidCall`, for a field of the server's too."""
+        wire = super().validate(fields)
+        if not RESERVED.isdisjoint(wire):
+            return self.build(wire).wire()  # which refuses it
+        return wire
 
 
-IDENTIFY, TRACK, PAGE, SCREEN, GROUP, ALIAS = map(VerbWire, MODELS.values())
+IDENTIFY, TRACK, PAGE, SCREEN, GROUP, ALIAS = map(CallWire, MODELS.values())
 """For the verbs alone."""
 
-WIRES: dict[str, CallWire] = {name: CallWire(model) for name, model in MODELS.items()}
+WIRES: dict[str, AnyCallWire] = {name: AnyCallWire(model) for name, model in MODELS.items()}
 """Each call's wire by its type."""
