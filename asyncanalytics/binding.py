@@ -16,11 +16,12 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import ValidationError
+from pydantic_core import ValidationError
 
-from asyncanalytics.calls import Context, as_object, filled
 from asyncanalytics.errors import ConfigurationError
 from asyncanalytics.secret import stripped
+from asyncanalytics.values import as_object, filled
+from asyncanalytics.wire import context_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,7 +91,7 @@ class Binding:
 
     def _around(self, given: Any) -> Any:
         try:
-            return filled(Context.model_validate(as_object(given)).wire(), self.context)
+            return filled(context_wire(as_object(given)), self.context)
         except (ValidationError, ValueError):
             return given  # the call's own check says what is wrong with it
 
@@ -142,7 +143,7 @@ def bound_source(
 def wire_context(context: Mapping[str, Any] | BaseModel) -> dict[str, Any]:
     """Return a context under its wire names, or say which field is wrong."""
     try:
-        return Context.model_validate(as_object(context)).wire()
+        return context_wire(as_object(context))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
         raise ConfigurationError(f"context has a wrong value at {where}") from None

@@ -32,15 +32,18 @@ from decimal import Decimal
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from os import PathLike, fspath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError
 from uuid_utils import uuid4, uuid5, uuid7
 
 from asyncanalytics._version import __version__
 from asyncanalytics.errors import Unserialisable
+from asyncanalytics.values import is_model, is_pydantics
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 LIBRARY = {"name": "asyncanalytics", "version": __version__}
 _CHANNEL = "server"
@@ -134,9 +137,13 @@ def convert(value: Any) -> Any:
     """Return what stands for a value that orjson does not know. Raises TypeError otherwise."""
     if _meets_numpy(value):
         return orjson.Fragment(orjson.dumps(value, convert, _options)[:-1])
+    if is_model(value):
+        return _model(value)
     for kinds, rule in _RULES:
         if isinstance(value, kinds):
             return rule(value)
+    if is_pydantics(value, "types", "SecretStr", "SecretBytes"):
+        return str(value)
     if hasattr(value, "__attrs_attrs__"):
         return {field.name: getattr(value, field.name) for field in value.__attrs_attrs__}
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form: convert it first")
@@ -204,12 +211,11 @@ _RULES: tuple[tuple[Any, Any], ...] = (
     (datetime, _moment),
     ((date, time_of_day), lambda value: value.isoformat()),
     (Decimal, _decimal),
-    (BaseModel, _model),
     ((AbstractSet, deque), list),
     ((bytes, bytearray, memoryview), _decoded),
     (timedelta, _duration),
     (PathLike, _path),
-    ((IPv4Address, IPv6Address, IPv4Network, IPv6Network, SecretStr, SecretBytes), str),
+    ((IPv4Address, IPv6Address, IPv4Network, IPv6Network), str),
     (float, float.__float__),  # orjson knows none but float itself
     (UserString, str),  # a sequence of itself
     (Mapping, dict),

@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncanalytics import encoding
-from asyncanalytics.calls import RESERVED, Call
+from asyncanalytics.calls import Call
 from asyncanalytics.errors import Closed, InvalidCall, NotDurable, Unserialisable, describe
 from asyncanalytics.middleware import OnWire
 from asyncanalytics.receipts import Receipt
+from asyncanalytics.values import RESERVED
 from asyncanalytics.wire import WIRES
 
 if TYPE_CHECKING:

@@ -14,8 +14,10 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from asyncanalytics.calls import MODELS
+from pydantic.alias_generators import to_camel
+
 from asyncanalytics.errors import ConfigurationError
+from asyncanalytics.wire import FIELDS
 
 Path = tuple[str, ...]
 Members = dict[str, Any]
@@ -28,10 +30,7 @@ _NAMES: Final = re.compile(r"(?:[^.\\]|\\.)+", re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _FIXED: Final = ("type", "messageId")
 _WIRE_NAMES: Final = {
-    name: field.alias
-    for model in MODELS.values()
-    for name, field in model.model_fields.items()
-    if field.alias != name
+    name: to_camel(name) for fields in FIELDS.values() for name in fields if to_camel(name) != name
 }
 
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic_core import ValidationError
 
 from asyncanalytics import encoding
-from asyncanalytics.calls import Call
 from asyncanalytics.errors import InvalidCall, TooLarge, Unserialisable, Unsupported, describe
-from asyncanalytics.middleware import OnWire
 from asyncanalytics.receipts import Receipt
 from asyncanalytics.wire import WIRES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from asyncanalytics.calls import Call
     from asyncanalytics.flusher import Flusher
     from asyncanalytics.middleware import Middleware
     from asyncanalytics.stats import DropReason
@@ -67,6 +66,8 @@ class Router:
         self._said: set[str] = set()
         own = any(flusher.destination.middleware for flusher in flushers)
         self._builds_models = bool(middleware) or own
+        if self._builds_models:  # here, and not with the first call
+            import asyncanalytics.middleware  # noqa: F401 - found again where it is needed
         only = flushers[0]
         asks = len(flushers) > 1 or self._builds_models or only.destination.refuses
         self.straight: Flusher | None = None if asks else only
@@ -88,19 +89,22 @@ class Router:
         call.timestamp = call.timestamp or encoding.stamp()
         message_id, switches = call.message_id, call.integrations
         shared = self._fold(self.middleware, call)
-        if isinstance(shared, Call):
+        if not isinstance(shared, str):
             switches = shared.integrations
             message_id = shared.message_id or message_id
         stops: list[Stop] = []
         for flusher in self._select(switches):
             own = shared
-            if flusher.destination.middleware and isinstance(shared, Call):
+            if flusher.destination.middleware and not isinstance(shared, str):
                 own = self._fold_copy(flusher.destination.middleware, shared)
             stops.append(self._stop_model(flusher, wire, message_id, own, fields))
         return Route(wire.type, message_id, _takers(wire.type, stops))
 
     def _fold(self, middleware: Sequence[Middleware], call: Call) -> Call | DropReason:
         """Run middleware on a call; return what came out, or why nothing sound did."""
+        from asyncanalytics.calls import Call
+        from asyncanalytics.middleware import OnWire
+
         for each in middleware:
             try:
                 changed: Any = each(call)
@@ -141,7 +145,7 @@ class Router:
         call: Call | DropReason,
         given: dict[str, Any],
     ) -> Stop:
-        if isinstance(call, Call):
+        if not isinstance(call, str):
             try:
                 checked = WIRES[call.type].validate(call.wire())
                 return _stop(flusher, Receipt(call.type, *encoding.encode(call.type, checked)))

@@ -25,7 +25,6 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from asyncanalytics import encoding
-from asyncanalytics.calls import Call
 from asyncanalytics.errors import DeliveryTimeout, InvalidCall, NotDelivered
 from asyncanalytics.secret import Unpicklable, stripped
 from asyncanalytics.wire import ALIAS, GROUP, IDENTIFY, PAGE, SCREEN, TRACK, WIRES
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from asyncanalytics.calls import Call
     from asyncanalytics.receipts import Outcome, Receipt
     from asyncanalytics.wire import CallWire
 
@@ -470,6 +470,8 @@ class Verbs(Unpicklable, ABC):
 
 def checked(call: object) -> Call:
     """Return a call, and raise where it is something else."""
+    from asyncanalytics.calls import Call
+
     if isinstance(call, Call):
         return call
     kind = type(call).__name__

@@ -1,85 +1,78 @@
-"""The hot path's twin of `calls.py`: from a call's fields straight to the dict that goes out.
+"""The hot path: from a call's fields straight to the dict that goes out.
 
-For each model a TypedDict with the same fields under their wire names is derived, and pydantic
-validates into that: the result is the wire's own dict, with no model built or dumped on the way.
-Both ways come from one definition, so they agree; a test holds them side by side.
+The fields of each call stand here as pydantic's core checks them, with no model built or dumped on
+the way. The models of `calls.py` have the same: a test holds both ways side by side. There, what
+each field means is written; here, nothing is imported or derived that takes long.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from functools import cache
-from typing import Annotated, Any, NotRequired, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    TypeAdapter,
-    ValidationError,
-    with_config,
-)
-from pydantic_core import CoreSchema, core_schema
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from pydantic.alias_generators import to_camel
+from pydantic_core import SchemaValidator, ValidationError, core_schema
 
-from asyncanalytics.calls import MODELS, RESERVED, Call, as_id, as_object
 from asyncanalytics.errors import InvalidCall
+from asyncanalytics.values import (
+    MAX_MESSAGE_ID,
+    RESERVED,
+    as_id,
+    as_object,
+    as_switches,
+    as_timestamp,
+)
 
-_CONFIG = ConfigDict(extra="allow", hide_input_in_errors=True)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
 
+    from pydantic_core import CoreSchema
 
-def _twin(annotation: Any) -> Any:
-    """Return a field's type without None, and with models turned into TypedDicts."""
-    options = [option for option in get_args(annotation) if option is not type(None)]
-    if type(None) in get_args(annotation) and len(options) == 1:
-        return _twin(options[0])
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return _ready(annotation)
-    return annotation
+    from asyncanalytics.calls import Call
+    from asyncanalytics.values import CallType
 
-
-class _Ready:
-    """A schema that is made already: pydantic would make it anew wherever its type is named."""
-
-    def __init__(self, schema: CoreSchema) -> None:
-        self._schema = schema
-
-    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
-        return self._schema
-
+# --------------------------------------------------------------------------------- what a field is
 
 _EITHER = "either"  # in an error's place: no field has this name
 
 
-def _either(usual: CoreSchema, function: Callable[[Any], Any]) -> _Ready:
+def _either(usual: CoreSchema, function: Callable[[Any], Any]) -> CoreSchema:
     """What is of the usual kind stays as it is, and a function of Python sees to all else."""
     other = core_schema.no_info_plain_validator_function(function)
     choices: list[CoreSchema | tuple[CoreSchema, str]] = [(usual, _EITHER), (other, _EITHER)]
-    return _Ready(core_schema.union_schema(choices, mode="left_to_right"))
+    return core_schema.union_schema(choices, mode="left_to_right")
 
 
-_QUICK: dict[object, _Ready] = {
-    as_id: _either(core_schema.str_schema(strict=True, min_length=1), as_id),
-    as_object: _either(core_schema.is_instance_schema(dict), as_object),
-}
+ID = _either(core_schema.str_schema(strict=True, min_length=1), as_id)
+OBJECT = _either(core_schema.is_instance_schema(dict), as_object)
+SWITCHES = core_schema.no_info_plain_validator_function(as_switches)
+TIMESTAMP = core_schema.no_info_plain_validator_function(as_timestamp)
+TEXT = core_schema.str_schema(coerce_numbers_to_str=True)
+NAME = core_schema.str_schema(min_length=1)
+MESSAGE_ID = core_schema.str_schema(min_length=1, max_length=MAX_MESSAGE_ID)
+FLAG = core_schema.bool_schema()
+NUMBER = core_schema.union_schema([core_schema.int_schema(), core_schema.float_schema()])
 
 
-def _quickly(kind: Any) -> Any:
-    """Return a field's type with the quick way in the place of its function."""
-    if get_origin(kind) is not Annotated:
-        return kind
-    of, *more = get_args(kind)
-    return Annotated[(of, *(_QUICK.get(getattr(each, "func", None), each) for each in more))]
+def _members(fields: Mapping[str, CoreSchema], needed: Collection[str] = ()) -> CoreSchema:
+    """Return an object with these members, under their wire names, and any others."""
+    return core_schema.typed_dict_schema(
+        {
+            to_camel(name): core_schema.typed_dict_field(kind, required=name in needed)
+            for name, kind in fields.items()
+        },
+        extra_behavior="allow",
+    )
 
 
-@cache
-def _ready(model: type[BaseModel]) -> Any:
-    """Return a model's TypedDict; its schema is made once for all the calls that have it."""
-    twin: Any = Annotated[_typed_dict(model), BeforeValidator(_as_fields_of(model))]
-    return Annotated[dict[str, Any], _Ready(TypeAdapter(twin).core_schema)]
+def _part(**fields: CoreSchema) -> CoreSchema:
+    """Return an object within a call, which may be a mapping or a model, in either spelling."""
+    return core_schema.no_info_before_validator_function(_normaliser(fields), _members(fields))
 
 
-def _as_fields_of(model: type[BaseModel]) -> Callable[[object], dict[Any, Any]]:
+def _normaliser(fields: Mapping[str, CoreSchema]) -> Callable[[object], dict[Any, Any]]:
     """Return what a model does with names: either spelling of a field, and none that is None."""
-    aliases = {name: field.alias or name for name, field in model.model_fields.items()}
+    aliases = {name: to_camel(name) for name in fields}
     known = frozenset(aliases.values())
 
     def normalise(value: object) -> dict[Any, Any]:
@@ -97,40 +90,94 @@ def _as_fields_of(model: type[BaseModel]) -> Callable[[object], dict[Any, Any]]:
     return normalise
 
 
-def _typed_dict(model: type[BaseModel]) -> Any:
-    fields: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        kind = _twin(field.annotation)
-        if field.metadata:
-            kind = Annotated[(kind, *field.metadata)]
-        kind = _quickly(kind)
-        fields[field.alias or name] = kind if field.is_required() else NotRequired[kind]
-    return with_config(_CONFIG)(TypedDict(model.__name__, fields))  # type: ignore[operator]
+# ------------------------------------------------------------------------ which fields there are
+
+CONTEXT = _part(
+    active=FLAG,
+    app=_part(name=TEXT, version=TEXT, build=TEXT, namespace=TEXT),
+    campaign=_part(name=TEXT, source=TEXT, medium=TEXT, term=TEXT, content=TEXT),
+    channel=TEXT,
+    consent=_part(category_preferences=OBJECT),
+    device=_part(
+        id=TEXT,
+        advertising_id=TEXT,
+        ad_tracking_enabled=FLAG,
+        manufacturer=TEXT,
+        model=TEXT,
+        name=TEXT,
+        type=TEXT,
+        version=TEXT,
+        token=TEXT,
+    ),
+    group_id=ID,
+    ip=TEXT,
+    library=_part(name=TEXT, version=TEXT),
+    locale=TEXT,
+    network=_part(bluetooth=FLAG, carrier=TEXT, cellular=FLAG, wifi=FLAG),
+    os=_part(name=TEXT, version=TEXT),
+    page=_part(path=TEXT, referrer=TEXT, search=TEXT, title=TEXT, url=TEXT),
+    referrer=_part(id=TEXT, type=TEXT, name=TEXT, url=TEXT, link=TEXT),
+    screen=_part(width=NUMBER, height=NUMBER, density=NUMBER),
+    timezone=TEXT,
+    traits=OBJECT,
+    user_agent=TEXT,
+    user_agent_data=OBJECT,
+)
+
+_COMMON = {
+    "message_id": MESSAGE_ID,
+    "user_id": ID,
+    "anonymous_id": ID,
+    "timestamp": TIMESTAMP,
+    "context": CONTEXT,
+    "integrations": SWITCHES,
+}
+_VIEW = {"name": TEXT, "category": TEXT, "section": TEXT, "properties": OBJECT}
+
+FIELDS: dict[CallType, dict[str, CoreSchema]] = {
+    "identify": {**_COMMON, "traits": OBJECT},
+    "track": {**_COMMON, "event": NAME, "properties": OBJECT},
+    "page": {**_COMMON, **_VIEW},
+    "screen": {**_COMMON, **_VIEW},
+    "group": {**_COMMON, "group_id": ID, "traits": OBJECT},
+    "alias": {**_COMMON, "previous_id": ID},
+}
+"""Each call's fields, in the order in which they are checked."""
+
+NEEDED: dict[CallType, tuple[str, ...]] = {
+    "track": ("event",),
+    "group": ("group_id",),
+    "alias": ("user_id", "previous_id"),
+}
+"""Those that a call cannot be without; nor can it be without any id of the user."""
+
+# ------------------------------------------------------------------------------------- the calls
+
+_CONFIG = core_schema.CoreConfig(hide_input_in_errors=True)
 
 
 @cache
-def _validator(model: type[Call]) -> Callable[[Any], dict[str, Any]]:
+def _validator(kind: CallType) -> Callable[[Any], dict[str, Any]]:
     """Return what makes the wire's dict; made once for each type, at import."""
-    adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(_typed_dict(model))
-    return adapter.validator.validate_python
-
-
-Model = type[Call]
+    fields = {"type": core_schema.literal_schema([kind]), **FIELDS[kind]}
+    schema = _members(fields, NEEDED.get(kind, ()))
+    return SchemaValidator(schema, _CONFIG).validate_python
 
 
 class CallWire:
-    """One call type: its model, and the validator derived from it.
+    """One call type: what checks its fields.
 
     For fields that a verb has named: none of them can be the server's.
     """
 
-    __slots__ = ("_validate", "model", "type")
+    __slots__ = ("_names", "_validate", "type")
 
-    def __init__(self, model: Model) -> None:
-        """Take the model."""
-        self.model: Model = model
-        self.type: str = model.model_fields["type"].default
-        self._validate: Callable[[Any], dict[str, Any]] = _validator(model)
+    def __init__(self, kind: CallType) -> None:
+        """Take the call's type."""
+        fields = FIELDS[kind]
+        self.type: CallType = kind
+        self._names: dict[str, str] = {to_camel(name): name for name in fields}
+        self._validate: Callable[[Any], dict[str, Any]] = _validator(kind)
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the wire's dict for fields under their wire names, or raise `InvalidCall`."""
@@ -144,8 +191,10 @@ class CallWire:
 
     def build(self, fields: dict[str, Any]) -> Call:
         """Return the model for the same fields, or raise the same `InvalidCall`."""
+        from asyncanalytics.calls import MODELS
+
         try:
-            return self.model.model_validate(fields)
+            return MODELS[self.type].model_validate(fields)
         except ValidationError as error:
             raise self.refusal(error) from None
 
@@ -163,8 +212,7 @@ class CallWire:
 
     def _python_name(self, path: str) -> str:
         head, dot, rest = path.partition(".")
-        names = {field.alias: name for name, field in self.model.model_fields.items()}
-        return f"{names.get(head, head)}{dot}{rest}" or "call"
+        return f"{self._names.get(head, head)}{dot}{rest}" or "call"
 
 
 _NO_USER = "give user_id or anonymous_id: a non-empty string, a UUID or a number but 0"
@@ -183,8 +231,11 @@ class AnyCallWire(CallWire):
         return wire
 
 
-IDENTIFY, TRACK, PAGE, SCREEN, GROUP, ALIAS = map(CallWire, MODELS.values())
+context_wire: Callable[[Any], dict[str, Any]] = SchemaValidator(CONTEXT, _CONFIG).validate_python
+"""Makes the wire's dict of a context; raises pydantic's `ValidationError`."""
+
+IDENTIFY, TRACK, PAGE, SCREEN, GROUP, ALIAS = map(CallWire, FIELDS)
 """For the verbs alone."""
 
-WIRES: dict[str, AnyCallWire] = {name: AnyCallWire(model) for name, model in MODELS.items()}
+WIRES: dict[str, AnyCallWire] = {kind: AnyCallWire(kind) for kind in FIELDS}
 """Each call's wire by its type."""

@@ -10,18 +10,27 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
-from pydantic.alias_generators import to_snake
+from pydantic.alias_generators import to_camel, to_snake
 
-from asyncanalytics import AsyncClient, BaseDestination, Batching, Context
+from asyncanalytics import AsyncClient, BaseDestination, Batching, Context, wire
 from asyncanalytics._version import __version__
 from asyncanalytics.batching import Limits
-from asyncanalytics.calls import MODELS
+from asyncanalytics.calls import (
+    MODELS,
+    Id,
+    MessageId,
+    Name,
+    Object,
+    Switches,
+    Text,
+    Timestamp,
+)
 from asyncanalytics.errors import InvalidCall
 from asyncanalytics.retrying import Delivered
 from asyncanalytics.wire import TRACK, WIRES
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     from asyncanalytics.batching import Batch
     from asyncanalytics.settings import Retrying, Sending
     from asyncanalytics.transport import Transport
+    from asyncanalytics.values import CallType
 
 CANARY = "canary-7f3a"
 LIBRARY = {"name": "asyncanalytics", "version": __version__}
@@ -343,6 +353,58 @@ def by_model(kind: str, fields: dict[str, Any]) -> dict[str, Any] | str:
         return to_snake(error.field)
 
 
+# What each kind of field is in a model, and in the quick way's table.
+KINDS: dict[Any, Any] = {
+    Id: wire.ID,
+    Object: wire.OBJECT,
+    Switches: wire.SWITCHES,
+    Timestamp: wire.TIMESTAMP,
+    Text: wire.TEXT,
+    Name: wire.NAME,
+    MessageId: wire.MESSAGE_ID,
+    bool: wire.FLAG,
+    int | float: wire.NUMBER,
+}
+
+
+def table_of(model: type[BaseModel]) -> list[tuple[str, Any]]:
+    """Return a model's fields as the quick way has them, by their wire names; not a call's type."""
+    hints = get_type_hints(model, include_extras=True)
+    return [
+        (field.alias or name, kind_of(hints[name]))
+        for name, field in model.model_fields.items()
+        if get_origin(hints[name]) is not Literal
+    ]
+
+
+def kind_of(annotation: Any) -> Any:
+    """Return what the table has for a field: a kind, or the fields of a part."""
+    for kind, schema in KINDS.items():
+        if annotation in (kind, kind | None):
+            return schema
+    [part] = [each for each in get_args(annotation) if each is not type(None)]
+    return table_of(part)
+
+
+def opened(schema: Any) -> Any:
+    """Return a kind, or the fields of a part, of which none is needed."""
+    if schema["type"] != "function-before":
+        return schema
+    fields = schema["schema"]["fields"]
+    assert not any(field["required"] for field in fields.values())
+    return [(name, opened(field["schema"])) for name, field in fields.items()]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_both_ways_have_the_same_fields_in_the_same_order(kind: CallType) -> None:
+    """A field that one of the two has and the other has not would be checked by one only."""
+    table = [(to_camel(name), opened(schema)) for name, schema in wire.FIELDS[kind].items()]
+    assert table == table_of(MODELS[kind])
+    fields = MODELS[kind].model_fields
+    needed = {name for name, field in fields.items() if field.is_required()}
+    assert set(wire.NEEDED.get(kind, ())) == needed
+
+
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(CALLS)
 def test_both_ways_agree(call: tuple[str, dict[str, Any]]) -> None:
@@ -502,9 +564,9 @@ def test_errors_name_the_field(kind: str, fields: dict[str, Any], field: str) ->
 )
 def test_errors_say_what_is_wrong(fields: dict[str, Any], said: str) -> None:
     """The quick way has two ways for a value, and says what the second one found."""
-    for wire in (WIRES["track"], TRACK):
+    for way in (WIRES["track"], TRACK):
         with pytest.raises(InvalidCall) as caught:
-            wire.validate({"event": "e", **fields})
+            way.validate({"event": "e", **fields})
         assert str(caught.value) == f"track: {said}"
 
 

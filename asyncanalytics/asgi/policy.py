@@ -14,8 +14,8 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal
 
 from asyncanalytics.asgi.addresses import Proxies
-from asyncanalytics.calls import as_id
 from asyncanalytics.errors import ConfigurationError, describe
+from asyncanalytics.values import as_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

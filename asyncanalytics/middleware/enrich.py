@@ -6,7 +6,8 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from asyncanalytics.binding import wire_context
-from asyncanalytics.calls import Context, as_object, filled
+from asyncanalytics.calls import Context
+from asyncanalytics.values import as_object, filled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,9 +6,9 @@ import re
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 
-from asyncanalytics.calls import MODELS
 from asyncanalytics.errors import ConfigurationError, MissingExtra
 from asyncanalytics.middleware.base import OnWire, Wire
+from asyncanalytics.wire import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,8 +67,8 @@ def _texts(name: str, given: Iterable[str]) -> list[str]:
 
 
 def _is_one_of(calls: list[str]) -> Callable[[Wire], bool]:
-    if unknown := sorted(set(calls) - MODELS.keys()):
-        raise ConfigurationError(f"where: {unknown[0]!r} is none of {', '.join(MODELS)}")
+    if unknown := sorted(set(calls) - FIELDS.keys()):
+        raise ConfigurationError(f"where: {unknown[0]!r} is none of {', '.join(FIELDS)}")
     wanted = frozenset(calls)
     return lambda wire: wire.get("type") in wanted
 

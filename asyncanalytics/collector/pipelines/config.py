@@ -19,7 +19,6 @@ from pydantic import (
 )
 
 from asyncanalytics import endpoints
-from asyncanalytics.calls import CallType
 from asyncanalytics.collector.answers import Mode
 from asyncanalytics.collector.app import MAX_BODY, MAX_INFLATED
 from asyncanalytics.collector.pipelines import checks
@@ -52,6 +51,7 @@ from asyncanalytics.destinations import (
 from asyncanalytics.endpoints import Auth, Endpoint, Form
 from asyncanalytics.middleware import Middleware, consent, sample, where
 from asyncanalytics.secret import Secret
+from asyncanalytics.values import CallType
 
 DEFAULT_PORT: Final = 8020
 _Some = Annotated[list[Text], Field(min_length=1)]

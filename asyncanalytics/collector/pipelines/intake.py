@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from asyncanalytics.calls import filled
 from asyncanalytics.collector.answers import Refused, bad_events
 from asyncanalytics.collector.envelope import (
     BATCH,
@@ -35,6 +34,7 @@ from asyncanalytics.collector.pipelines.line import Bad
 from asyncanalytics.collector.reading import Body, Caps, read_body, take_key, utf8_text
 from asyncanalytics.errors import Closed, NotDurable, QueueFull, Unserialisable
 from asyncanalytics.forwarding import Event, Plan, event, take
+from asyncanalytics.values import filled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
