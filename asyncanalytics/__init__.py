@@ -7,25 +7,15 @@ identify, track, page, screen, group and alias calls go to any Segment-compatibl
 batches, without blocking the event loop, and every accepted call ends with a named outcome.
 """
 
-import importlib
 import logging
-import sys
 import typing
 
-from asyncanalytics import endpoints
+from asyncanalytics import endpoints, later
 from asyncanalytics._version import __version__
 from asyncanalytics.binding import bound_context
 from asyncanalytics.bound import BoundClient
 from asyncanalytics.client import AsyncClient, LifespanState, State
-from asyncanalytics.destinations import (
-    BaseDestination,
-    ConsoleDestination,
-    Destination,
-    DuckdbDestination,
-    FileDestination,
-    SqliteDestination,
-    WebhookDestination,
-)
+from asyncanalytics.destinations import BaseDestination, Destination
 from asyncanalytics.errors import (
     AnalyticsError,
     Closed,
@@ -48,11 +38,18 @@ from asyncanalytics.oauth import OAuth
 from asyncanalytics.receipts import FanOut, Outcome, Receipt
 from asyncanalytics.settings import Batching, Queueing, Retrying, Sealing, Sending, Spooling
 from asyncanalytics.stats import DestinationStats, Stats
-from asyncanalytics.sync import Client
 
 if typing.TYPE_CHECKING:
     from asyncanalytics.calls import Alias, Call, Context, Group, Identify, Page, Screen, Track
+    from asyncanalytics.destinations import (
+        ConsoleDestination,
+        DuckdbDestination,
+        FileDestination,
+        SqliteDestination,
+        WebhookDestination,
+    )
     from asyncanalytics.middleware import Middleware
+    from asyncanalytics.sync import Client
 
 logging.getLogger("asyncanalytics").addHandler(logging.NullHandler())
 
@@ -111,27 +108,27 @@ __all__ = [
     "endpoints",
 ]
 
-# pydantic's models take longer to import than all else, and most programs never name one. They are
-# imported with the first of these names, and by a client that has middleware.
-_MODELS = ("Alias", "Call", "Context", "Group", "Identify", "Page", "Screen", "Track")
-_LATER = dict.fromkeys((*_MODELS, "calls"), "calls") | dict.fromkeys(
-    ("Middleware", "middleware"), "middleware"
-)
-
-if not typing.TYPE_CHECKING:  # which knows them from above, and would take any name for one
-
-    def __getattr__(name: str) -> object:
-        """Import what is named for the first time."""
-        if name not in _LATER:
-            raise AttributeError(
-                f"module {__name__!r} has no attribute {name!r}",
-                name=name,
-                obj=sys.modules[__name__],
-            )
-        room = importlib.import_module(f"{__name__}.{_LATER[name]}")
-        found = globals()[name] = getattr(room, name, room)
-        return found
-
-    def __dir__() -> list[str]:
-        """Name what is there, and what is there as soon as it is named."""
-        return sorted({*globals(), *__all__})
+if not typing.TYPE_CHECKING:
+    # pydantic's models take longer to import than all else here. They are imported with the first
+    # of their names, and by a client that has middleware.
+    __getattr__, __dir__ = later.names(
+        __name__,
+        {
+            **dict.fromkeys(
+                ("Alias", "Call", "Context", "Group", "Identify", "Page", "Screen", "Track"),
+                "calls",
+            ),
+            **dict.fromkeys(
+                (
+                    "ConsoleDestination",
+                    "DuckdbDestination",
+                    "FileDestination",
+                    "SqliteDestination",
+                    "WebhookDestination",
+                ),
+                "destinations",
+            ),
+            "Client": "sync",
+            "Middleware": "middleware",
+        },
+    )

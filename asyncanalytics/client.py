@@ -44,7 +44,7 @@ from asyncanalytics.routing import Route, Router
 from asyncanalytics.secret import Secret, discreet
 from asyncanalytics.settings import Batching, Queueing, Retrying, Sending, Spooling
 from asyncanalytics.stats import Stats
-from asyncanalytics.transport import Transport, check_http2
+from asyncanalytics.transport import Transport, check_http2, loaded
 from asyncanalytics.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -97,6 +97,10 @@ class AsyncClient(Verbs):
 
     Use it as `async with AsyncClient("WRITE_KEY") as analytics:`, or call `start` and `aclose`.
     One client serves one event loop and any number of tasks on it.
+
+    The first one that is made outside of a loop imports what httpx needs for sending; made on a
+    loop, it does so in a thread as it starts. Middleware needs pydantic's models, which are
+    imported where the first client that has any is made, unless the program has named one.
     """
 
     def __init__(
@@ -402,7 +406,9 @@ class AsyncClient(Verbs):
     async def _take_hold(self) -> None:
         for flusher in self._flushers:
             flusher.prepare()
-        if not self._disabled:
+        if self._disabled:
+            await loaded()  # for the close
+        else:
             await self._transport.open()
         if self._journal is not None:
             await self._journal.open()

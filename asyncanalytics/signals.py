@@ -24,6 +24,7 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
+import anyio._backends._asyncio  # what its first scope would import on the loop
 
 from asyncanalytics.errors import ConfigurationError
 

@@ -2,6 +2,8 @@
 
 Promises:
 - One pool for all destinations of a client, made at start, off the event loop where it blocks.
+- What httpx leaves for its first client and its first request is imported where no loop waits
+  for it: with the first client that is made outside of one, or in a thread as that starts.
 - A redirect is never followed, and at most `MAX_ANSWER` bytes of an answer are read, as they came
   (nothing is inflated).
 - Every way in which a request can fail is a `NoAnswer`, what a user's own client raises included;
@@ -16,16 +18,18 @@ Promises:
 from __future__ import annotations
 
 import asyncio
-import importlib
+import concurrent.futures.thread  # noqa: F401 - what a loop would import for its first thread
+import os
 import sys
-from contextlib import aclosing, suppress
+import threading
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio._backends._asyncio  # what a first request would import on the loop
-import httpcore._backends.anyio  # noqa: F401 - the same
+import h11  # noqa: F401 - of what `load` would import, this would hold a loop up longest
 import httpx
 
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer, describe
@@ -34,10 +38,13 @@ from asyncanalytics.secret import Unpicklable, stripped
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
+    from typing import TypeVar
 
     from asyncanalytics.settings import Sending
+
+    Made = TypeVar("Made")
 
 _KEEP_ALIVE = 55.0  # seconds: load balancers commonly close idle connections after 60
 _CLOSE_WITHIN = 1.0  # seconds
@@ -101,6 +108,8 @@ class Transport(Unpicklable):
 
     def __init__(self, sending: Sending, *, connections: int) -> None:
         """Take the settings, and how many requests may be under way at a time in all."""
+        if asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, as low-level
+            load()
         self._sending = sending
         self._connections = connections
         self._own = sending.http_client is None
@@ -111,14 +120,12 @@ class Transport(Unpicklable):
     async def open(self) -> None:
         """Make the pool. What would block the loop, reading certificates, runs in a thread."""
         if self._own:
-            try:
-                # Not anyio's way into a thread: the first imports a module on the loop.
-                self._tls = await asyncio.to_thread(httpx.create_ssl_context)
-            except RuntimeError:  # the program is ending, and no thread takes anything any more
-                self._tls = httpx.create_ssl_context()
+            self._tls = await _beside(_tls)
             self._pool = self._make_pool()
         elif self._pool.client.is_closed:
             raise ConfigurationError("http_client is closed: give one that is open")
+        else:
+            await loaded()
 
     async def post(self, url: str, headers: Mapping[str, str], content: bytes) -> Answer:
         """Send one request and return its answer, or raise `NoAnswer`."""
@@ -217,9 +224,13 @@ def _library_of(client: Any) -> ModuleType:
 def check_http2() -> None:
     """Raise `MissingExtra` unless HTTP/2 can be spoken."""
     try:
-        importlib.import_module("h2")
+        is_there = find_spec("h2") is not None  # importing it takes long
     except ImportError:
-        raise MissingExtra("HTTP/2", "http2") from None
+        is_there = False
+    except ValueError:
+        is_there = True  # something that stands in for it
+    if not is_there:
+        raise MissingExtra("HTTP/2", "http2")
 
 
 async def _read(response: Any) -> bytes:
@@ -234,3 +245,69 @@ async def _read(response: Any) -> bytes:
 
 def _lowered(headers: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
+
+
+# ---------------------------------------------------------------------------------- what takes long
+
+_TURN = 0.001  # seconds; Python's own is five times as long
+
+_alone = threading.RLock()
+
+
+def load() -> None:
+    """Import what httpx and anyio leave for their first use. Done once, it does nothing more."""
+    with _alone, _short_turns():
+        import anyio._backends._asyncio  # noqa: F401 - each is found again by who needs it
+        import httpcore._backends.anyio  # noqa: F401 - the same
+
+
+async def loaded() -> None:
+    """Have that done, in a thread."""
+    await _beside(load)
+
+
+def _tls() -> ssl.SSLContext:
+    with _alone, _short_turns():
+        load()
+        return httpx.create_ssl_context()
+
+
+async def _beside(function: Callable[[], Made]) -> Made:
+    """Run it in a thread of the loop's."""
+    try:
+        # Not anyio's way into a thread: the first imports a module on the loop.
+        made = asyncio.get_running_loop().run_in_executor(None, function)
+    except RuntimeError:  # the program is ending, and no thread takes anything any more
+        return function()
+    return await made
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let a thread that waits for its turn, as a loop's does, wait less long for it."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(min(_TURN, usual))
+    try:
+        yield
+    finally:
+        if sys.getswitchinterval() == _TURN:  # nobody else has set it meanwhile
+            sys.setswitchinterval(usual)
+
+
+def _after_fork() -> None:
+    with suppress(RuntimeError):  # a signal's exception has ended the waiting for it
+        _alone.release()
+
+
+def _after_fork_in_child() -> None:
+    global _alone  # noqa: PLW0603 - whoever held it is not there
+    _alone = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A child that is forked amid it would find modules half imported, and locked for ever.
+    os.register_at_fork(
+        before=lambda: _alone.acquire(),  # noqa: PLW0108 - the lock of the time
+        after_in_parent=_after_fork,
+        after_in_child=_after_fork_in_child,
+    )

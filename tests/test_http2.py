@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -70,6 +71,13 @@ async def test_http2_is_spoken_when_asked_for(
     assert stats.is_balanced
     assert stored.message_ids() == [receipt.message_id for receipt in receipts]
     assert versions == ({"2"} if http2 else {"1.1"})
+
+
+def test_what_stands_in_for_a_missing_package_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test of the user's may have put a module of its own there."""
+    monkeypatch.setitem(sys.modules, "h2", ModuleType("h2"))
+    client = AsyncClient("KEY", sending=Sending(http2=True))
+    assert client.stats().state == "new"
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,240 @@
+"""What `import asyncanalytics` leaves for later, and that no event loop waits for it then."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import asyncanalytics
+from asyncanalytics import destinations
+
+ROOT = Path(asyncanalytics.__file__).parents[1]
+
+HEAVY = (
+    "pydantic.main",
+    "anyio._backends._asyncio",
+    "httpcore",
+    "h2",
+    "asyncanalytics.calls",
+)
+SENDING = ("anyio._backends._asyncio", "httpcore._backends.anyio")
+
+PRELUDE = """
+import asyncio, os, sys, threading, time
+import asyncanalytics
+from asyncanalytics import AsyncClient, BaseDestination, Sending
+
+NOWHERE = "http://127.0.0.1:9"
+
+def loaded(*names):
+    return [name for name in names if name in sys.modules]
+"""
+
+
+def run(script: str) -> str:
+    """Run a script in a process of its own, and return what it prints."""
+    done = subprocess.run(  # noqa: S603 - the command is written here
+        [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# ------------------------------------------------------------------------------------- the names
+
+
+def test_the_import_leaves_out_what_takes_long() -> None:
+    """Neither pydantic's models nor what httpx needs to send is imported with the package."""
+    assert run(f"print(loaded{HEAVY})") == "[]"
+
+
+def test_names_that_come_later_are_there() -> None:
+    """All that is public can be named, and is listed before it is."""
+    script = """
+        import asyncanalytics.destinations as destinations
+        assert not set(asyncanalytics.__all__) - set(dir(asyncanalytics))
+        assert not set(destinations.__all__) - set(dir(destinations))
+        assert asyncanalytics.calls.Track is asyncanalytics.Track
+        assert asyncanalytics.sync.Client is asyncanalytics.Client
+        assert destinations.SqliteDestination is asyncanalytics.SqliteDestination
+        names = {}
+        exec("from asyncanalytics import *", names)
+        assert not set(asyncanalytics.__all__) - set(names)
+    """
+    run(script)
+
+
+@pytest.mark.parametrize("package", [asyncanalytics, destinations], ids=["face", "destinations"])
+def test_a_name_that_is_not_there_is_missing(package: object) -> None:
+    """It raises as for any module, and the one that was meant can be suggested."""
+    with pytest.raises(AttributeError, match=r"has no attribute 'Trak'") as caught:
+        _ = package.Trak  # type: ignore[attr-defined]
+    assert (caught.value.name, caught.value.obj) == ("Trak", package)
+
+
+# --------------------------------------------------------------------------- where it is imported
+
+CLIENTS = {
+    "http": "AsyncClient('key', endpoint=NOWHERE)",
+    "https": "AsyncClient('key', endpoint='https://127.0.0.1:9')",
+    "http2": "AsyncClient('key', endpoint=NOWHERE, sending=Sending(http2=True))",
+    "disabled": "AsyncClient('key', disabled=True)",
+    "http_client": "AsyncClient('key', endpoint=NOWHERE, sending=Sending(http_client=OWN))",
+}
+IMPORTED_HERE = """
+import httpx
+
+OWN = httpx.AsyncClient()
+here, found, watching = threading.get_ident(), [], False
+
+def watch(event, arguments):
+    if watching and event == "import" and threading.get_ident() == here:
+        found.append(arguments[0])
+
+sys.addaudithook(watch)
+
+def make():
+    return {make}
+
+client = make() if {outside} else None
+
+async def main():
+    global client, watching
+    await asyncio.sleep(0.01)
+    watching = True
+    client = client or make()
+    async with client:
+        client.track_nowait("e", user_id="u", properties={{"a": {{1}}}})
+        await asyncio.sleep(0.05)
+        assert (await client.aclose(0)).is_balanced
+    watching = False
+
+asyncio.run(main())
+print([name for name in found if name.split(".")[0] in {heavy}])
+"""
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("outside", [False, True], ids=["on the loop", "outside of it"])
+def test_no_loop_imports_what_takes_long(kind: str, *, outside: bool) -> None:
+    """From the making of a client to its end, its loop's thread imports none of it."""
+    heavy = {"anyio", "concurrent", "h2", "h11", "hpack", "httpcore", "hyperframe", "pydantic"}
+    script = IMPORTED_HERE.format(make=CLIENTS[kind], outside=outside, heavy=heavy)
+    assert run(script) == "[]"
+
+
+def test_a_client_that_is_made_outside_of_a_loop_has_all_of_it() -> None:
+    """So forks of its process share it, and its start finds it there."""
+    script = f"""
+        AsyncClient("key", disabled=True)
+        print(loaded{SENDING})
+    """
+    assert run(script) == str([*SENDING])
+
+
+def test_a_client_with_middleware_has_the_models() -> None:
+    """They are there before the first call, which might come on a loop."""
+    script = """
+        AsyncClient("key", disabled=True)
+        assert not loaded("pydantic.main", "asyncanalytics.calls")
+        AsyncClient("key", disabled=True, middleware=[lambda call: call])
+        print(loaded("asyncanalytics.calls"))
+    """
+    assert run(script) == "['asyncanalytics.calls']"
+
+
+SLOWLY = """
+from importlib.abc import MetaPathFinder
+
+reached = threading.Event()
+
+class Slow(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "httpcore":
+            intervals.append(sys.getswitchinterval())
+            reached.set()
+            time.sleep(0.3)
+
+intervals = []
+sys.meta_path.insert(0, Slow())
+
+async def live():
+    async with AsyncClient("key", endpoint=NOWHERE) as client:
+        assert (await client.aclose(0)).is_balanced
+"""
+
+
+def test_threads_take_shorter_turns_meanwhile() -> None:
+    """The loop waits less long for its turn, and after it all is as it was."""
+    script = """
+        usual = sys.getswitchinterval()
+        asyncio.run(live())
+        assert intervals == [0.001] < [usual]
+        assert sys.getswitchinterval() == usual
+    """
+    run(SLOWLY + textwrap.dedent(script))
+
+
+def test_a_program_that_sets_the_turns_meanwhile_keeps_its_own() -> None:
+    """What it has set is not taken back."""
+    script = """
+        def set_it():
+            reached.wait()
+            sys.setswitchinterval(0.002)
+
+        thread = threading.Thread(target=set_it)
+        thread.start()
+        asyncio.run(live())
+        thread.join()
+        assert sys.getswitchinterval() == 0.002
+    """
+    run(SLOWLY + textwrap.dedent(script))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_that_is_forked_meanwhile_can_start_a_client() -> None:
+    """A fork waits for the import's end: a child would find it locked for ever."""
+    script = """
+        import signal, warnings
+        warnings.simplefilter("ignore")  # of forks in programs with threads
+
+        def fork():
+            reached.wait()
+            pid = os.fork()
+            if not pid:
+                signal.alarm(20)
+                asyncio.run(live())
+                os._exit(0)
+            statuses.append(os.waitpid(pid, 0)[1])
+
+        statuses = []
+        thread = threading.Thread(target=fork)
+        thread.start()
+        asyncio.run(live())
+        thread.join()
+        assert statuses == [0]
+    """
+    run(SLOWLY + textwrap.dedent(script))
+
+
+def test_two_that_start_together_load_it_once() -> None:
+    """Two loops in two threads start their first clients at the same time."""
+    script = """
+        threads = [threading.Thread(target=lambda: asyncio.run(live())) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(intervals) == 1
+    """
+    run(SLOWLY + textwrap.dedent(script))
