@@ -10,7 +10,7 @@ batches, without blocking the event loop, and every accepted call ends with a na
 import logging
 import typing
 
-from asyncanalytics import endpoints, later
+from asyncanalytics import endpoints, later, process  # noqa: F401 - it cannot be imported at the end
 from asyncanalytics._version import __version__
 from asyncanalytics.binding import bound_context
 from asyncanalytics.bound import BoundClient

@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic.alias_generators import to_snake
 from pydantic_core import ValidationError
 
 from asyncanalytics.errors import ConfigurationError
 from asyncanalytics.secret import stripped
 from asyncanalytics.values import as_object, filled
-from asyncanalytics.wire import context_wire
+from asyncanalytics.wire import context_wire, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -145,7 +146,7 @@ def wire_context(context: Mapping[str, Any] | BaseModel) -> dict[str, Any]:
     try:
         return context_wire(as_object(context))
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
+        where = to_snake(path_of(error.errors(include_url=False, include_input=False)[0]))
         raise ConfigurationError(f"context has a wrong value at {where}") from None
     except ValueError:
         raise ConfigurationError("context must be a mapping or a pydantic model") from None

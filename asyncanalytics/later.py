@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first named: few programs name them."""
+"""What is imported when it is first needed, because few programs need it and it takes long."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from asyncanalytics.alone import Alone
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+_alone = Alone()
+
+
+def load(name: str) -> ModuleType:
+    """Import a module, which is not there yet at a program's first need of it."""
+    with _alone:
+        return import_module(name)
 
 
 def names(
@@ -25,9 +36,8 @@ def names(
         if room is None:
             message = f"module {package!r} has no attribute {name!r}"
             raise AttributeError(message, name=name, obj=own)
-        module = import_module(f"{package}.{room}")
-        found = module if name == room else getattr(module, name)
-        vars(own)[name] = found
-        return found
+        module = load(f"{package}.{room}")
+        # Not kept here: it may be what a test has put there for a while.
+        return module if name == room else getattr(module, name)
 
     return find, lambda: sorted({*vars(own), *rooms})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import ValidationError
 
-from asyncanalytics import encoding
+from asyncanalytics import encoding, later
 from asyncanalytics.errors import InvalidCall, TooLarge, Unserialisable, Unsupported, describe
 from asyncanalytics.receipts import Receipt
 from asyncanalytics.wire import WIRES
@@ -67,7 +67,7 @@ class Router:
         own = any(flusher.destination.middleware for flusher in flushers)
         self._builds_models = bool(middleware) or own
         if self._builds_models:  # here, and not with the first call
-            import asyncanalytics.middleware  # noqa: F401 - found again where it is needed
+            later.load("asyncanalytics.middleware")
         only = flushers[0]
         asks = len(flushers) > 1 or self._builds_models or only.destination.refuses
         self.straight: Flusher | None = None if asks else only

@@ -35,7 +35,6 @@ from asyncanalytics.handover import Handover
 from asyncanalytics.plain import PlainVerbs
 from asyncanalytics.receipts import Receipt
 from asyncanalytics.secret import Secret, stripped
-from asyncanalytics.transport import load
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -239,7 +238,6 @@ class Client(PlainVerbs):
                 settings[name] = list(given)  # read again in a forked child
         self._settings = settings
         self._client = AsyncClient(key, **settings)
-        load()  # its first call may be a signal handler's, in the middle of an import
         settings["disabled"] = self._client._disabled  # noqa: SLF001 - its own facade
         self._renew()
         process.clients.add(self)

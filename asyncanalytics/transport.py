@@ -18,20 +18,21 @@ Promises:
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - what a loop would import for its first thread
-import os
 import sys
 import threading
+from concurrent.futures import Future
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import h11  # noqa: F401 - of what `load` would import, this would hold a loop up longest
+import h11  # noqa: F401 - a part of what `load` imports, so that a loop notices less of it
 import httpx
 
+from asyncanalytics.alone import Alone
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer, describe
 from asyncanalytics.retrying import MAX_ANSWER
 from asyncanalytics.secret import Unpicklable, stripped
@@ -120,7 +121,9 @@ class Transport(Unpicklable):
     async def open(self) -> None:
         """Make the pool. What would block the loop, reading certificates, runs in a thread."""
         if self._own:
-            self._tls = await _beside(_tls)
+            self._tls = await asyncio.wrap_future(_in_thread(_tls))
+            if self._sending.http2:
+                _import_http2()
             self._pool = self._make_pool()
         elif self._pool.client.is_closed:
             raise ConfigurationError("http_client is closed: give one that is open")
@@ -222,15 +225,23 @@ def _library_of(client: Any) -> ModuleType:
 
 
 def check_http2() -> None:
-    """Raise `MissingExtra` unless HTTP/2 can be spoken."""
+    """Raise `MissingExtra` unless what HTTP/2 takes is there; importing it would take long."""
     try:
-        is_there = find_spec("h2") is not None  # importing it takes long
+        is_there = find_spec("h2") is not None
     except ImportError:
         is_there = False
     except ValueError:
         is_there = True  # something that stands in for it
     if not is_there:
         raise MissingExtra("HTTP/2", "http2")
+
+
+def _import_http2() -> None:
+    """Raise `MissingExtra` where that is there and broken; if it is sound, `load` has had it."""
+    try:
+        import_module("h2")
+    except ImportError:
+        raise MissingExtra("HTTP/2", "http2") from None
 
 
 async def _read(response: Any) -> bytes:
@@ -248,38 +259,58 @@ def _lowered(headers: Any) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------------------- what takes long
+# It runs in threads of its own. A signal handler comes into the main thread, wherever that is, and
+# may wait there for another client's start: what that needs must not be held by the main thread.
 
 _TURN = 0.001  # seconds; Python's own is five times as long
 
-_alone = threading.RLock()
+_alone = Alone()
+_is_loaded = False
 
 
 def load() -> None:
-    """Import what httpx and anyio leave for their first use. Done once, it does nothing more."""
+    """Import what httpx and anyio leave for their first use, and wait for it."""
+    if not _is_loaded:
+        _in_thread(_load).result()
+
+
+async def loaded() -> None:
+    """Have that done, and let the loop run meanwhile."""
+    if not _is_loaded:
+        await asyncio.wrap_future(_in_thread(_load))
+
+
+def _load() -> None:
+    global _is_loaded  # noqa: PLW0603 - modules are loaded once in a process
     with _alone, _short_turns():
         import anyio._backends._asyncio  # noqa: F401 - each is found again by who needs it
         import httpcore._backends.anyio  # noqa: F401 - the same
 
-
-async def loaded() -> None:
-    """Have that done, in a thread."""
-    await _beside(load)
+        _is_loaded = True
 
 
 def _tls() -> ssl.SSLContext:
+    _load()
     with _alone, _short_turns():
-        load()
         return httpx.create_ssl_context()
 
 
-async def _beside(function: Callable[[], Made]) -> Made:
-    """Run it in a thread of the loop's."""
+def _in_thread(function: Callable[[], Made]) -> Future[Made]:
+    """Run it in a thread of its own, or here, where the program is ending and no thread starts."""
+    made: Future[Made] = Future()
+
+    def run() -> None:
+        if made.set_running_or_notify_cancel():
+            try:
+                made.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                made.set_exception(error)
+
     try:
-        # Not anyio's way into a thread: the first imports a module on the loop.
-        made = asyncio.get_running_loop().run_in_executor(None, function)
-    except RuntimeError:  # the program is ending, and no thread takes anything any more
-        return function()
-    return await made
+        threading.Thread(target=run, name="asyncanalytics import").start()
+    except RuntimeError:
+        run()
+    return made
 
 
 @contextmanager
@@ -292,22 +323,3 @@ def _short_turns() -> Iterator[None]:
     finally:
         if sys.getswitchinterval() == _TURN:  # nobody else has set it meanwhile
             sys.setswitchinterval(usual)
-
-
-def _after_fork() -> None:
-    with suppress(RuntimeError):  # a signal's exception has ended the waiting for it
-        _alone.release()
-
-
-def _after_fork_in_child() -> None:
-    global _alone  # noqa: PLW0603 - whoever held it is not there
-    _alone = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    # A child that is forked amid it would find modules half imported, and locked for ever.
-    os.register_at_fork(
-        before=lambda: _alone.acquire(),  # noqa: PLW0108 - the lock of the time
-        after_in_parent=_after_fork,
-        after_in_child=_after_fork_in_child,
-    )

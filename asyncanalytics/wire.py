@@ -17,6 +17,7 @@ from asyncanalytics.errors import InvalidCall
 from asyncanalytics.values import (
     MAX_MESSAGE_ID,
     RESERVED,
+    Wired,
     as_id,
     as_object,
     as_switches,
@@ -26,7 +27,7 @@ from asyncanalytics.values import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from pydantic_core import CoreSchema
+    from pydantic_core import CoreSchema, ErrorDetails
 
     from asyncanalytics.calls import Call
     from asyncanalytics.values import CallType
@@ -78,7 +79,7 @@ def _normaliser(fields: Mapping[str, CoreSchema]) -> Callable[[object], dict[Any
     def normalise(value: object) -> dict[Any, Any]:
         given = as_object(value)
         found = {
-            name: each
+            name: each if name in known or not isinstance(each, Wired) else each.wire()
             for name, each in given.items()
             if aliases.get(name, name) == name and (each is not None or name not in known)
         }
@@ -205,8 +206,7 @@ class CallWire:
         first = [each for each in errors if each["loc"] == errors[0]["loc"]][-1]
         if first["type"] == "user":
             return InvalidCall(self.type, "user_id", _NO_USER)
-        where = (first["ctx"]["name"],) if first["type"] == "reserved" else first["loc"]
-        path = ".".join(str(part) for part in where if part != _EITHER)
+        path = first["ctx"]["name"] if first["type"] == "reserved" else path_of(first)
         message = first["msg"]
         return InvalidCall(self.type, self._python_name(path), message[:1].lower() + message[1:])
 
@@ -229,6 +229,11 @@ class AnyCallWire(CallWire):
         if not RESERVED.isdisjoint(wire):
             return self.build(wire).wire()  # which refuses it
         return wire
+
+
+def path_of(problem: ErrorDetails) -> str:
+    """Return where a problem is, in the wire's spelling."""
+    return ".".join(str(part) for part in problem["loc"] if part != _EITHER)
 
 
 context_wire: Callable[[Any], dict[str, Any]] = SchemaValidator(CONTEXT, _CONFIG).validate_python

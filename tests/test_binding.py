@@ -11,7 +11,8 @@ import anyio.to_thread
 import pytest
 
 from asyncanalytics import ConfigurationError, Queueing, Track, bound_context
-from asyncanalytics.binding import Binding, current
+from asyncanalytics.binding import Binding, current, wire_context
+from asyncanalytics.calls import Library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -270,6 +271,32 @@ async def test_opting_out_is_counted(lab: Lab) -> None:
         stats = client.stats()
     assert stats.destinations["custom"].dropped_by == {"opted_out": 2}
     assert len(arrived(server)) == 1
+
+
+@pytest.mark.parametrize(
+    ("context", "where"),
+    [
+        ({"traits": 5}, "traits"),
+        ({"groupId": True}, "group_id"),
+        ({"consent": {"category_preferences": 4}}, "consent.category_preferences"),
+        ({"new": 1, "app": {"new": 1, "name": []}}, "app.name"),
+    ],
+    ids=["object", "id", "within", "beside unknown ones"],
+)
+def test_a_wrong_field_of_a_binding_is_named(context: dict[str, Any], where: str) -> None:
+    """As a Python caller writes it, and nothing is said of its value."""
+    with pytest.raises(ConfigurationError) as caught, bound_context(context=context):
+        pass
+    assert str(caught.value) == f"context has a wrong value at {where}"
+
+
+def test_a_binding_is_a_copy() -> None:
+    """Changing a model that was bound changes no call, wherever in the context it was."""
+    library = Library(name="a")
+    found = wire_context({"library": library, "mine": library, "app": {"mine": library}})
+    library.name = "b"
+    a = {"name": "a"}
+    assert found == {"library": a, "mine": a, "app": {"mine": a}}
 
 
 @looptime

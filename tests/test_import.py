@@ -90,9 +90,11 @@ CLIENTS = {
     "http2": "AsyncClient('key', endpoint=NOWHERE, sending=Sending(http2=True))",
     "disabled": "AsyncClient('key', disabled=True)",
     "http_client": "AsyncClient('key', endpoint=NOWHERE, sending=Sending(http_client=OWN))",
+    "sync": "Client('key', endpoint=NOWHERE, shutdown_timeout=0.0)",
 }
 IMPORTED_HERE = """
 import httpx
+from asyncanalytics import Client
 
 OWN = httpx.AsyncClient()
 here, found, watching = threading.get_ident(), [], False
@@ -113,10 +115,14 @@ async def main():
     await asyncio.sleep(0.01)
     watching = True
     client = client or make()
-    async with client:
-        client.track_nowait("e", user_id="u", properties={{"a": {{1}}}})
-        await asyncio.sleep(0.05)
-        assert (await client.aclose(0)).is_balanced
+    if isinstance(client, Client):
+        client.track("e", user_id="u", properties={{"a": {{1}}}})
+        assert client.close().is_balanced
+    else:
+        async with client:
+            client.track_nowait("e", user_id="u", properties={{"a": {{1}}}})
+            await asyncio.sleep(0.05)
+            assert (await client.aclose(0)).is_balanced
     watching = False
 
 asyncio.run(main())
@@ -227,14 +233,115 @@ def test_a_child_that_is_forked_meanwhile_can_start_a_client() -> None:
     run(SLOWLY + textwrap.dedent(script))
 
 
-def test_two_that_start_together_load_it_once() -> None:
-    """Two loops in two threads start their first clients at the same time."""
+def test_a_start_needs_no_thread_of_its_loop() -> None:
+    """All of those may be taken for long, and a client starts beside them."""
     script = """
-        threads = [threading.Thread(target=lambda: asyncio.run(live())) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(intervals) == 1
+        from concurrent.futures import ThreadPoolExecutor
+
+        async def main():
+            free = threading.Event()
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(1))
+            taken = loop.run_in_executor(None, free.wait)
+            await asyncio.wait_for(live(), 20)
+            free.set()
+            await taken
+
+        asyncio.run(main())
     """
     run(SLOWLY + textwrap.dedent(script))
+
+
+HANDLED = """
+import signal
+from asyncanalytics import Client
+
+def handle(*_):
+    client = Client("key", endpoint=NOWHERE, shutdown_timeout=0.1)
+    client.track("e", user_id="u")
+    assert client.close().is_balanced
+    handled.append(loaded("httpcore._backends.anyio"))
+
+handled = []
+signal.signal(signal.SIGINT, handle)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals come otherwise there")
+@pytest.mark.parametrize(
+    "made",
+    ["AsyncClient('key', disabled=True)", "Client('key', disabled=True)"],
+    ids=["async", "sync"],
+)
+def test_a_signal_handler_can_use_a_client_meanwhile(made: str) -> None:
+    """It comes into the main thread, which waits for the import, and waits for its own client."""
+    script = f"""
+        def interrupt():
+            reached.wait()
+            signal.raise_signal(signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        {made}
+        thread.join()
+        assert handled == [["httpcore._backends.anyio"]]
+    """
+    run(SLOWLY + HANDLED + textwrap.dedent(script))
+
+
+# ------------------------------------------------------------------------------ names, in bad times
+
+
+def test_the_sync_client_can_be_named_when_the_main_thread_has_ended() -> None:
+    """Threads that outlive it may be the first that need one."""
+    script = """
+        def outlive():
+            threading.main_thread().join()
+            client = asyncanalytics.Client("key", endpoint=NOWHERE, shutdown_timeout=0.1)
+            client.track("e", user_id="u")
+            print(client.close().is_balanced)
+
+        threading.Thread(target=outlive).start()
+    """
+    assert run(script) == "True"
+
+
+def test_what_a_test_has_put_in_a_name_s_place_goes_again() -> None:
+    """It does not stay because the name was used for the first time then."""
+    script = """
+        from unittest import mock
+
+        with mock.patch("asyncanalytics.sync.Client") as fake:
+            assert asyncanalytics.Client is fake
+        assert asyncanalytics.Client is asyncanalytics.sync.Client is not fake
+    """
+    run(script)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize(
+    "need",
+    ["asyncanalytics.Track", "AsyncClient('key', disabled=True, middleware=[print])"],
+    ids=["name", "middleware"],
+)
+def test_a_child_that_is_forked_amid_a_late_import_has_it(need: str) -> None:
+    """A fork waits for the end of that one too."""
+    script = f"""
+        import signal, warnings
+        warnings.simplefilter("ignore")  # of forks in programs with threads
+
+        def name():
+            {need}
+
+        thread = threading.Thread(target=name)
+        thread.start()
+        reached.wait()
+        pid = os.fork()
+        if not pid:
+            signal.alarm(20)
+            name()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        thread.join()
+    """
+    run(SLOWLY.replace('"httpcore"', '"asyncanalytics.calls"') + textwrap.dedent(script))

@@ -36,4 +36,4 @@ def test_the_core_is_small() -> None:
     required = metadata.requires("asyncanalytics") or []
     core = [each for each in required if "extra ==" not in each]
     names = {each.partition(">")[0].partition("<")[0] for each in core}
-    assert names == {"anyio", "httpx", "orjson", "pydantic", "typing-extensions", "uuid-utils"}
+    assert names == {"anyio", "httpx", "orjson", "pydantic", "uuid-utils"}

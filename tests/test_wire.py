@@ -24,6 +24,7 @@ from asyncanalytics.batching import Limits
 from asyncanalytics.calls import (
     MODELS,
     Id,
+    Library,
     MessageId,
     Name,
     Object,
@@ -501,6 +502,19 @@ def test_both_ways_leave_out_none_in_a_context() -> None:
         "userId": "u1",
         "event": "e",
         "context": {"app": {"new": None}, "new": None},
+    }
+
+
+def test_both_ways_take_models_under_names_of_the_users_own() -> None:
+    """One of ours in a context goes out without what it lacks, known field or not."""
+    mine = Library(name="l")
+    fields = {"userId": "u1", "event": "e", "context": {"shop": mine, "app": {"shop": mine}}}
+    assert by_model("track", fields) == by_wire("track", fields)
+    assert by_wire("track", fields) == {
+        "type": "track",
+        "userId": "u1",
+        "event": "e",
+        "context": {"shop": {"name": "l"}, "app": {"shop": {"name": "l"}}},
     }
 
 
