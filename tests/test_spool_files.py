@@ -7,7 +7,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -196,6 +197,35 @@ def test_an_older_version_is_brought_up(tmp_path: Path, monkeypatch: pytest.Monk
     db = sqlite3.connect(path)
     assert db.execute("SELECT name FROM pragma_table_info('two')").fetchall() == [("a",), ("b",)]
     assert db.execute("PRAGMA user_version").fetchone() == (3,)
+    db.close()
+
+
+def test_a_file_that_is_begun_meanwhile_is_a_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks into it as its owner makes the first tables finds none of it, or all."""
+    path = tmp_path / "new.spool"
+    path.touch(mode=0o600)
+    plain = sqlite3.connect
+
+    class Beaten(sqlite3.Connection):
+        """A connection whose file is begun by its owner right after its first answer."""
+
+        def execute(self, *args: Any) -> sqlite3.Cursor:
+            """Read, and let the owner begin."""
+            found = super().execute(*args)
+            if not begun:
+                begun.append(True)
+                rows = iter(found.fetchall())
+                monkeypatch.setattr(sqlite3, "connect", plain)
+                schema.connect(path, "own").close()
+                return super().execute("SELECT ?", next(rows))
+            return found
+
+    begun: list[bool] = []
+    monkeypatch.setattr(sqlite3, "connect", partial(plain, factory=Beaten))
+    db = schema.connect(path, "read")
+    assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     db.close()
 
 

@@ -146,9 +146,10 @@ def _open(path: Path, mode: str, patience: float) -> sqlite3.Connection:
 
 
 def _version(db: sqlite3.Connection, path: Path, *, oldest: int) -> int:
+    # The tables first: an owner that is just beginning the file writes all three at once.
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and application != _APPLICATION:
         raise ConfigurationError(
             f"{str(path)!r} is not a spool file: give the spool a folder of its own"
