@@ -35,6 +35,7 @@ from asyncanalytics.handover import Handover
 from asyncanalytics.plain import PlainVerbs
 from asyncanalytics.receipts import Receipt
 from asyncanalytics.secret import Secret, stripped
+from asyncanalytics.transport import load
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
+
+load()  # now: a first call may be a signal handler's, who would wait for an import that it is amid
 
 _LAST_BREATH = 1.0  # seconds
 

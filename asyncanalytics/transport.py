@@ -264,14 +264,20 @@ def _lowered(headers: Any) -> dict[str, str]:
 
 _TURN = 0.001  # seconds; Python's own is five times as long
 
+_PATIENCE = 5.0  # seconds
+
 _alone = Alone()
 _is_loaded = False
 
 
 def load() -> None:
-    """Import what httpx and anyio leave for their first use, and wait for it."""
+    """Import what httpx and anyio leave for their first use, and wait for it, but not for ever.
+
+    Where a signal handler has come into the midst of such an import, that goes on after it.
+    """
     if not _is_loaded:
-        _in_thread(_load).result()
+        with suppress(TimeoutError):
+            _in_thread(_load).result(_PATIENCE)
 
 
 async def loaded() -> None:

@@ -254,10 +254,9 @@ def test_a_start_needs_no_thread_of_its_loop() -> None:
 
 HANDLED = """
 import signal
-from asyncanalytics import Client
 
 def handle(*_):
-    client = Client("key", endpoint=NOWHERE, shutdown_timeout=0.1)
+    client = asyncanalytics.Client("key", endpoint=NOWHERE, shutdown_timeout=0.1)
     client.track("e", user_id="u")
     assert client.close().is_balanced
     handled.append(loaded("httpcore._backends.anyio"))
@@ -268,25 +267,29 @@ signal.signal(signal.SIGINT, handle)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals come otherwise there")
-@pytest.mark.parametrize(
-    "made",
-    ["AsyncClient('key', disabled=True)", "Client('key', disabled=True)"],
-    ids=["async", "sync"],
-)
-def test_a_signal_handler_can_use_a_client_meanwhile(made: str) -> None:
+def test_a_signal_handler_can_use_a_client_meanwhile() -> None:
     """It comes into the main thread, which waits for the import, and waits for its own client."""
-    script = f"""
+    script = """
         def interrupt():
             reached.wait()
             signal.raise_signal(signal.SIGINT)
 
         thread = threading.Thread(target=interrupt)
         thread.start()
-        {made}
+        AsyncClient("key", disabled=True)
         thread.join()
         assert handled == [["httpcore._backends.anyio"]]
     """
     run(SLOWLY + HANDLED + textwrap.dedent(script))
+
+
+def test_the_sync_client_has_all_of_it_once_it_is_named() -> None:
+    """A handler that uses one waits for no import that it may have come into the midst of."""
+    script = f"""
+        from asyncanalytics import Client
+        print(loaded{SENDING})
+    """
+    assert run(script) == str([*SENDING])
 
 
 # ------------------------------------------------------------------------------ names, in bad times
@@ -345,3 +348,30 @@ def test_a_child_that_is_forked_amid_a_late_import_has_it(need: str) -> None:
         thread.join()
     """
     run(SLOWLY.replace('"httpcore"', '"asyncanalytics.calls"') + textwrap.dedent(script))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals come otherwise there")
+def test_a_handler_that_comes_amid_the_same_import_does_not_wait_for_ever() -> None:
+    """The program imports what a client needs itself, and a handler makes its first client."""
+    script = """
+        import signal
+        from asyncanalytics import transport
+
+        def handle(*_):
+            AsyncClient("key", disabled=True)
+            handled.append(loaded("httpcore._backends.anyio"))
+
+        class Interrupted(MetaPathFinder):
+            def find_spec(self, name, path=None, target=None):
+                if name == "httpcore._api" and not handled:
+                    signal.raise_signal(signal.SIGINT)
+
+        transport._PATIENCE = 0.1
+        handled = []
+        signal.signal(signal.SIGINT, handle)
+        sys.meta_path.insert(0, Interrupted())
+        import httpcore
+        assert handled == [[]]
+        asyncio.run(live())
+    """
+    run(SLOWLY + textwrap.dedent(script))
