@@ -109,8 +109,8 @@ __all__ = [
 ]
 
 if not typing.TYPE_CHECKING:
-    # pydantic's models take longer to import than all else here. They are imported with the first
-    # of their names, and by a client that has middleware.
+    # pydantic's models take longer to import than all else here, and middleware needs them. The
+    # others bring what few programs use.
     __getattr__, __dir__ = later.names(
         __name__,
         {

@@ -16,7 +16,7 @@ _alone = Alone()
 
 
 def load(name: str) -> ModuleType:
-    """Import a module, which is not there yet at a program's first need of it."""
+    """Import a module that the package leaves out; forks wait for it."""
     with _alone:
         return import_module(name)
 

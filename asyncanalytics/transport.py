@@ -3,7 +3,7 @@
 Promises:
 - One pool for all destinations of a client, made at start, off the event loop where it blocks.
 - What httpx leaves for its first client and its first request is imported where no loop waits
-  for it: with the first client that is made outside of one, or in a thread as that starts.
+  for it: with the first client that is made outside of one, or in a thread as one starts.
 - A redirect is never followed, and at most `MAX_ANSWER` bytes of an answer are read, as they came
   (nothing is inflated).
 - Every way in which a request can fail is a `NoAnswer`, what a user's own client raises included;
@@ -263,7 +263,6 @@ def _lowered(headers: Any) -> dict[str, str]:
 # may wait there for another client's start: what that needs must not be held by the main thread.
 
 _TURN = 0.001  # seconds; Python's own is five times as long
-
 _PATIENCE = 5.0  # seconds
 
 _alone = Alone()
