@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
+from packaging.requirements import Requirement
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = PYTHONS[0]
@@ -168,15 +169,18 @@ def coverage(session: nox.Session) -> None:
 
 
 def _install_peers(session: nox.Session) -> str:
-    """Make the environment of the clients that ours is measured beside, and return its folder."""
-    folder = str(session.cache_dir / "peers")
-    session.run("uv", "venv", "--quiet", "--clear", "--python", f"{session.bin}/python", folder)
-    what = ("--require-hashes", "--constraints", LOCK, "--group", "peers")
-    try:
-        session.run("uv", "pip", "install", "--quiet", "--python", folder, *what)
-    except CommandFailed:
-        session.warn("The peers in Python cannot be installed: they are not measured.")
-    return folder
+    """Make an environment for each client that ours is measured beside; return their folder."""
+    folder = session.cache_dir / "peers"
+    shutil.rmtree(folder, ignore_errors=True)
+    locked = ("--require-hashes", "--constraints", LOCK)
+    for what in nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "peers"):
+        own = str(folder / Requirement(what).name)
+        session.run("uv", "venv", "--quiet", "--python", f"{session.bin}/python", own)
+        try:
+            session.run("uv", "pip", "install", "--quiet", "--python", own, *locked, what)
+        except CommandFailed:
+            session.warn(f"{what} cannot be installed: it is not measured.")
+    return str(folder)
 
 
 @nox.session(python=OLDEST, requires=["build"])

@@ -1,7 +1,7 @@
 """Who is measured: ours, the peers and the controls.
 
-A subject is a program in `subjects/`. It runs in ours, or in an environment of the peers: Python
-programs in their virtual environment, Node programs with the packages of their folder.
+A subject is a program in `subjects/`. Ours run where the benchmark does, each peer in Python in a
+virtual environment of its own, and those for Node with the packages of their folder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class Subject:
     """Something that is measured."""
 
     name: str
+    """Its package's, and after a comma how that is used."""
     program: str
     """Its file in `subjects/`."""
     is_peer: bool = False
@@ -26,6 +27,11 @@ class Subject:
     """What it is told beside the question's own options."""
     lacks: frozenset[str] = frozenset()
     """Options of a question that it has nothing for: it sits out where they are asked for."""
+
+    @property
+    def package(self) -> str:
+        """What is measured, however it is used."""
+        return self.name.partition(",")[0]
 
 
 OURS = Subject(name="asyncanalytics", program="ours.py")

@@ -110,7 +110,7 @@ class Environments:
         if not subject.is_peer or self.python is None:
             return [sys.executable, program]
         inner = "Scripts/python.exe" if os.name == "nt" else "bin/python"
-        return [str(self.python / inner), program]
+        return [str(self.python / subject.package / inner), program]
 
 
 def _environ() -> dict[str, str]:
