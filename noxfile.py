@@ -18,7 +18,6 @@ from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
-from packaging.requirements import Requirement
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = PYTHONS[0]
@@ -172,14 +171,15 @@ def _install_peers(session: nox.Session) -> str:
     """Make an environment for each client that ours is measured beside; return their folder."""
     folder = session.cache_dir / "peers"
     shutil.rmtree(folder, ignore_errors=True)
-    locked = ("--require-hashes", "--constraints", LOCK)
-    for what in nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "peers"):
-        own = str(folder / Requirement(what).name)
+    quiet = ("--quiet", "--require-hashes", "--constraints", LOCK)
+    for each in nox.project.load_toml("pyproject.toml")["dependency-groups"]["peers"]:
+        name = each["include-group"]
+        own = str(folder / name)
         session.run("uv", "venv", "--quiet", "--python", f"{session.bin}/python", own)
         try:
-            session.run("uv", "pip", "install", "--quiet", "--python", own, *locked, what)
+            session.run("uv", "pip", "install", *quiet, "--python", own, "--group", name)
         except CommandFailed:
-            session.warn(f"{what} cannot be installed: it is not measured.")
+            session.warn(f"{name} cannot be installed: it is not measured.")
     return str(folder)
 
 
