@@ -170,12 +170,11 @@ def coverage(session: nox.Session) -> None:
 def _install_peers(session: nox.Session) -> str:
     """Make an environment for each client that ours is measured beside; return their folder."""
     folder = session.cache_dir / "peers"
-    shutil.rmtree(folder, ignore_errors=True)
     quiet = ("--quiet", "--require-hashes", "--constraints", LOCK)
     for each in nox.project.load_toml("pyproject.toml")["dependency-groups"]["peers"]:
         name = each["include-group"]
         own = str(folder / name)
-        session.run("uv", "venv", "--quiet", "--python", f"{session.bin}/python", own)
+        session.run("uv", "venv", "--quiet", "--clear", "--python", f"{session.bin}/python", own)
         try:
             session.run("uv", "pip", "install", *quiet, "--python", own, "--group", name)
         except CommandFailed:

@@ -179,9 +179,10 @@ class Flusher:
 
     def offer(self, receipt: Receipt) -> bool:
         """Take a call in if that asks nothing: it can be sent, and there is room for it."""
-        if not self.buffer.offer(receipt):
+        if not self.buffer.takes(len(receipt.body)):
             return False
         self.ledger.accepted += 1
+        self.buffer.put(receipt)
         return True
 
     def has_room_behind(self, events: int, waiting: int, size: int) -> bool:

@@ -60,7 +60,10 @@ def _members(
     *,
     others: core_schema.ExtraBehavior = "allow",
 ) -> CoreSchema:
-    """Return an object with these members, under their wire names, and what becomes of others."""
+    """Return an object with these members, under their wire names.
+
+    `others` says what becomes of any others.
+    """
     return core_schema.typed_dict_schema(
         {
             to_camel(name): core_schema.typed_dict_field(kind, required=name in needed)
@@ -177,7 +180,7 @@ class CallWire:
         self._validate: Callable[[Any], dict[str, Any]] = checking.validate_python
 
     def _schema(self) -> CoreSchema:
-        # Not to look for others saves a quarter of the check.
+        # To look for others as well would be a good part of the check.
         return _members(FIELDS[self.type], NEEDED.get(self.type, ()), others="ignore")
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def _arguments(question: Question) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, help="a file to put the figures in, by question")
     parser.add_argument("--plots", type=Path, help="a folder to draw the figures in, as SVG")
-    parser.add_argument("--peers", type=Path, help="the folder with one virtual environment a peer")
+    parser.add_argument("--peers", type=Path, help="the folder of the peers' virtual environments")
     parser.add_argument("--node", type=Path, help="the folder with the node_modules of the peers")
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
 """Who is measured: ours, the peers and the controls.
 
-A subject is a program in `subjects/`. Ours run where the benchmark does, each peer in Python in a
-virtual environment of its own, and those for Node with the packages of their folder.
+A subject is a program in `subjects/`. Ours run where the benchmark does, each package in Python in
+a virtual environment of its own, and those for Node with the packages of their folder.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Subject:
     """Something that is measured."""
 
     name: str
-    """Its package's, and after a comma how that is used."""
+    """A peer's is that of its package; after a comma, how it is used."""
     program: str
     """Its file in `subjects/`."""
     is_peer: bool = False
-    """Whether it runs in an environment of the peers, and may be missing."""
+    """Whether it runs in an environment of its own, and may be missing."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What it is told beside the question's own options."""
     lacks: frozenset[str] = frozenset()
@@ -30,7 +30,7 @@ class Subject:
 
     @property
     def package(self) -> str:
-        """What is measured, however it is used."""
+        """The peer's package, which names its environment too."""
         return self.name.partition(",")[0]
 
 

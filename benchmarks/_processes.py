@@ -100,6 +100,7 @@ class Environments:
     """Where the peers are installed. None: they are looked for where we run ourselves."""
 
     python: Path | None
+    """A folder of virtual environments, each with the name of its package."""
     node: Path | None
 
     def command(self, subject: Subject) -> list[str]:

@@ -20,7 +20,7 @@ QUESTION = Question(
         "small events, gzip": {"size": "small", "gzip": True},
     },
     only_full=frozenset({"small events, gzip"}),
-    rounds={"short": 1, "full": 9},  # its rates change most from one to the next
+    rounds={"short": 1, "full": 9},  # rates differ most from one round to the next
 )
 HEAD = ("x segment", "x control", "events/s", "CPU s/100,000", "bytes/event", "events/request")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from asyncanalytics import Closed, Outcome, Queueing, Receipt
 from asyncanalytics.batching import Batch, Limits
 from asyncanalytics.buffers import MemoryBuffer
-from asyncanalytics.buffers.base import Buffer
 
 DELIVERED = Outcome(kind="delivered", destination="custom", status=200)
 LIMITS = Limits(max_events=3, max_bytes=2_000, max_event_bytes=1_500, envelope=50, per_event=2)
@@ -27,14 +25,6 @@ def buffer(max_events: int = 5, max_bytes: int = 40_000) -> MemoryBuffer:
 def receipt(size: int = 10) -> Receipt:
     """Make a call of so many bytes."""
     return Receipt("track", "id", b"x" * size)
-
-
-def cut(held: MemoryBuffer) -> list[list[int]]:
-    """Take all batches; return the sizes of their calls."""
-    batches: list[list[int]] = []
-    while (batch := held.take()) is not None:
-        batches.append([len(each.body) for each in batch.receipts])
-    return batches
 
 
 async def settle_loop() -> None:
@@ -93,14 +83,12 @@ async def test_room_is_given_in_the_order_of_asking() -> None:
     tasks = [asyncio.create_task(ask(number)) for number in range(4)]
     await settle_loop()
     assert not held.has_room(1)
-    assert not held.offer(receipt())
     for _ in range(2):
         batch = held.take()
         assert batch is not None
         for each in batch.receipts:
             held.settle(batch.first, [each], DELIVERED)
             assert not held.has_room(1)  # it is kept for who waits
-            assert not held.offer(receipt())
             await settle_loop()
     assert order == [0, 1, 2, 3]
     await asyncio.gather(*tasks)
@@ -113,7 +101,6 @@ async def test_a_large_call_is_not_starved_by_small_ones() -> None:
     large = asyncio.create_task(held.room(20_000))
     await settle_loop()
     assert not held.has_room(1)
-    assert not held.offer(receipt(1))
     batch = held.take()
     assert batch is not None
     held.settle(batch.first, batch.receipts, DELIVERED)
@@ -277,15 +264,6 @@ class Books(RuleBasedStateMachine):
             self.waiting.append(receipt(size))
             self.buffer.put(self.waiting[-1])
 
-    @rule(size=st.integers(min_value=0, max_value=1_600))
-    def offer(self, size: int) -> None:
-        """Offer a call, which goes in if it can be sent and fits."""
-        offered = receipt(size)
-        fits = size <= self.buffer.largest and self.buffer.fits(size)
-        assert self.buffer.offer(offered) == fits
-        if fits:
-            self.waiting.append(offered)
-
     @rule()
     def take(self) -> None:
         """Take a batch: the oldest calls, and no fewer than fit."""
@@ -328,26 +306,6 @@ TestBooks = Books.TestCase
 TestBooks.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
-@given(
-    sizes=st.lists(st.sampled_from([0, 10, 900, 9_000, 33_000, 41_000]), max_size=20),
-    max_events=st.integers(min_value=1, max_value=20),
-)
-@settings(max_examples=100, deadline=None)
-def test_the_straight_way_in_is_the_long_one(sizes: list[int], max_events: int) -> None:
-    """Offering says and books the same in its short form as by `has_room` and `put_all`."""
-    queueing = Queueing(max_events=max_events, max_bytes=32_768)
-    limits = replace(LIMITS, max_bytes=90_000, max_event_bytes=40_000)
-    short, long = (MemoryBuffer(queueing, limits) for _ in range(2))
-    for size in sizes:
-        assert short.offer(receipt(size)) == Buffer.offer(long, receipt(size))
-        short_books, long_books = (
-            (each.pending, each.pending_bytes, each.has_room(1), each.ready.is_set())
-            for each in (short, long)
-        )
-        assert short_books == long_books
-    assert cut(short) == cut(long)
-
-
 @given(sizes=st.lists(st.integers(min_value=0, max_value=1_400), max_size=30))
 @settings(max_examples=50, deadline=None)
 def test_batches_are_within_the_limits(sizes: list[int]) -> None:
@@ -355,7 +313,9 @@ def test_batches_are_within_the_limits(sizes: list[int]) -> None:
     held = MemoryBuffer(Queueing(), LIMITS)
     for size in sizes:
         held.put(receipt(size))
-    batches = cut(held)
+    batches: list[list[int]] = []
+    while (batch := held.take()) is not None:
+        batches.append([len(each.body) for each in batch.receipts])
     assert [size for batch in batches for size in batch] == sizes
     for at, inside in enumerate(batches):
         weight = LIMITS.envelope + sum(size + LIMITS.per_event for size in inside)

@@ -143,17 +143,21 @@ class Buffer:
             if not waiter.turn.done():
                 waiter.turn.set_exception(error())
 
-    def offer(self, receipt: Receipt) -> bool:
-        """Take in a call that can be sent and fits, if nobody waits for room before it."""
-        size = len(receipt.body)
-        takes = size <= self.largest and self.has_room(size)
-        if takes:
-            self.put(receipt)
-        return takes
+    def takes(self, size: int) -> bool:
+        """Whether a call can be sent, fits, and nobody waits for room before it."""
+        return size <= self.largest and self.has_room(size)
 
     def put(self, receipt: Receipt) -> None:
         """Take in a call that fits."""
-        self.put_all((receipt,))
+        # As `put_all` does it, without a call more for each.
+        size = len(receipt.body)
+        self._queue.add(receipt)
+        self._put += 1
+        self._held_events += 1
+        self._held_bytes += size
+        self._waiting_bytes = waiting = self._waiting_bytes + size + self._per_event
+        if waiting >= self._batch_bytes or self._put - self._taken >= self._batch_events:
+            self.ready.set()
 
     def put_all(self, receipts: Sequence[Receipt]) -> None:
         """Take in calls that fit."""

@@ -60,6 +60,7 @@ class SpoolBuffer(Buffer):
         """
         super().__init__(queueing, limits)
         self._fits_in_memory = super().fits
+        self._enqueue = super().put
         self.name: str = name
         self._journal = journal
         self._tell_found = found
@@ -138,7 +139,7 @@ class SpoolBuffer(Buffer):
         self._read_to = max(self._read_to, receipt.number)
         if self._on_disk:  # it goes before those
             self._delay_flushes(self._put, 1, until=self._put + self._on_disk)
-        super().put_all((receipt,))
+        self._enqueue(receipt)
 
     # ------------------------------------------------------------------------------- going out
 
@@ -201,16 +202,14 @@ class SpoolBuffer(Buffer):
             return
         if rows is not None and not rows:
             self._lose()
-        found: list[Receipt] = []
         for row in rows or ():
             receipt = self._absent.pop(row.message_id, None)
             if receipt is None:
                 receipt = Receipt(row.call, row.message_id, row.body)
             receipt.body, receipt.number = row.body, row.seq
             self._read_to = row.seq
-            found.append(receipt)
-        self._on_disk -= len(found)
-        super().put_all(found)
+            self._on_disk -= 1
+            self._enqueue(receipt)
         self._refill()
 
     def _refill(self) -> None:
