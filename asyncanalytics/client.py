@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from enum import Enum
 from inspect import iscoroutinefunction
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 from weakref import WeakSet
 
@@ -88,6 +89,7 @@ class LifespanState(TypedDict):
 
 
 _NOWHERE = object()  # what no running loop is, not even the lack of one
+_NO_THREAD = 0
 _BREATH = 256  # calls from one look at whether the loop has run meanwhile to the next
 _TURNS = 4  # of the loop, where it has not: a request takes several from one write to the next
 
@@ -197,6 +199,8 @@ class AsyncClient(Verbs):
         self._pid = 0  # of the process that has started it
         self._has_warned = False
         self._open_on: object = _NOWHERE  # the loop, while calls are taken
+        self._open_in = _NO_THREAD  # the thread that the loop ran in then
+        self._is_running: Callable[[], bool] = bool  # whether it does now
         self._claimed: list[BaseDestination] = []
         self._closing: asyncio.Task[None] | None = None
         self._refused = 0
@@ -245,7 +249,8 @@ class AsyncClient(Verbs):
             # Its tasks live as long as the client: the place of this start is not theirs.
             Context().run(flusher.start)
         self._state, self._has_warned, self._holds_breath = State.OPEN, False, False
-        self._open_on = self._loop
+        self._is_running = self._loop.is_running
+        self._open_on, self._open_in = self._loop, get_ident()
         _unclosed.add(self)
 
     async def flush(self, timeout: float | None = None) -> Stats:
@@ -297,7 +302,7 @@ class AsyncClient(Verbs):
             raise self._misuse()
         if self._closing is None:
             self._state = State.CLOSING
-            self._open_on = _NOWHERE
+            self._open_on, self._open_in = _NOWHERE, _NO_THREAD
             seconds = self._shutdown_timeout if timeout is None else timeout
             self._closing = self._loop.create_task(
                 self._close(seconds), name="asyncanalytics close"
@@ -392,7 +397,7 @@ class AsyncClient(Verbs):
             cancellation = error  # with all the loop's tasks, as its run ends: stop, and count
         await asyncio.gather(*(flusher.stop() for flusher in self._flushers))
         await self._let_go()
-        self._state, self._loop = State.CLOSED, None
+        self._state, self._loop, self._is_running = State.CLOSED, None, bool
         _unclosed.discard(self)
         after = self.stats()
         when = "with its loop" if cancellation else f"at the deadline of {seconds:g} s"
@@ -492,7 +497,9 @@ class AsyncClient(Verbs):
 
     def _try(self, wire: CallWire, fields: dict[str, Any]) -> Receipt | None:
         """Take the straight way: one destination, no middleware, room in its queue."""
-        if _running_loop() is not self._open_on:
+        # To ask for the running loop is a system call on CPython 3.11: most calls need not.
+        here = get_ident() == self._open_in and self._is_running()
+        if not here and _running_loop() is not self._open_on:
             raise self._misuse()
         self._breathless += 1
         source = current.get()
@@ -630,6 +637,16 @@ def _warn_of_the_unclosed() -> None:
     """Warn while Python still can: where a request is under way, anyio keeps hold of its client."""
     for client in list(_unclosed):
         client.__del__()
+
+
+def _in_child() -> None:
+    """Have clients look for the loop: a thread of the child may have the number of its thread."""
+    for client in list(_unclosed):
+        client._open_in = _NO_THREAD  # noqa: SLF001 - this module's own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _require(condition: bool, rule: str) -> None:  # noqa: FBT001 - reads as an assertion

@@ -30,6 +30,7 @@ from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
@@ -58,19 +59,23 @@ _TOO_DEEP = "it is nested too deeply, or contains itself"
 
 # ---------------------------------------------------------------------------------------- stamps
 
-_millisecond = 0
+_since = _until = 0.0  # the wall clock's seconds between which the text holds
 _text = ""
 
 
 def stamp() -> str:
     """Return the wall-clock time as ISO 8601 in UTC with milliseconds."""
-    global _millisecond, _text  # noqa: PLW0603 - one text serves the calls of a millisecond
-    now = time.time_ns() // 1_000_000
-    if now != _millisecond:
-        second, rest = divmod(now, 1_000)
-        _text = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{rest:03d}Z"
-        _millisecond = now
+    global _since, _until, _text  # noqa: PLW0603 - one text serves the calls of a millisecond
+    if not _since <= time.time() < _until:
+        second, rest = divmod(time.time_ns() // 1_000_000, 1_000)
+        _text = f"{_to_the_second(second)}.{rest:03d}Z"
+        _since, _until = second + rest / 1_000, second + (rest + 1) / 1_000
     return _text
+
+
+@lru_cache(maxsize=1)
+def _to_the_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def new_id() -> str:

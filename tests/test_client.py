@@ -49,7 +49,7 @@ from asyncanalytics.batching import Limits
 from asyncanalytics.retrying import Delivered, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from conftest import Lab
@@ -462,6 +462,44 @@ async def test_another_loop(lab: Lab) -> None:
         WrongLoop,
     ]
     assert client.stats().delivered == 1
+
+
+def test_a_loop_that_goes_on_in_another_thread(new_lab: type[Lab]) -> None:
+    """A client goes where its loop goes; between two runs there is no place for its calls."""
+    loop = asyncio.new_event_loop()
+
+    def run(step: Awaitable[object]) -> None:
+        thread = threading.Thread(target=loop.run_until_complete, args=(step,))
+        thread.start()
+        thread.join()
+
+    with new_lab() as lab:
+        client = lab.client(lab.script())
+        loop.run_until_complete(client.start())
+        for run_next in (loop.run_until_complete, run, loop.run_until_complete):
+            with pytest.raises(WrongLoop):
+                lab.burst(client, 1)
+            run_next(lab.track(client))
+        run(client.aclose())
+        loop.close()
+        assert client.stats().delivered == 3
+
+
+@looptime
+async def test_calls_while_it_closes(lab: Lab) -> None:
+    """From the first step of a close on, calls are refused, and what came before is delivered."""
+    client = lab.client(lab.script(then=lab.reply(200, delay=1)))
+    await client.start()
+    lab.burst(client, 3)
+    closing = asyncio.create_task(client.aclose())
+    for _ in range(5):
+        await asyncio.sleep(0)
+        with pytest.raises(Closed):
+            lab.burst(client, 1)
+        with pytest.raises(Closed):
+            await lab.track(client)
+    assert client.stats().state == "closing"
+    assert (await closing).delivered == client.stats().accepted == 3
 
 
 @looptime
