@@ -19,7 +19,7 @@ QUESTION = Question(
         "2,000 events a second": {"rate": 2_000},
         "20,000 events a second": {"rate": 20_000},
     },
-    rounds={"short": 1, "full": 2},
+    rounds={"short": 1, "full": 5},
 )
 
 

@@ -26,7 +26,7 @@ QUESTION = Question(
     cases={
         "full events": {"measure": "stages", "events": 12_000, "size": "full"},
         "small events": {"measure": "stages", "events": 32_000, "size": "small"},
-        "calls": {"measure": "places", "bursts": 50},
+        "calls": {"measure": "places", "bursts": 100},
         "import": {"measure": "imports"},
     },
     rounds={"short": 1, "full": 5},
@@ -55,6 +55,7 @@ def show(results: Results) -> None:
         _show_stages({case: _medians(_figures(results, case, "stages")) for case in cases})
     if "calls" in results.cases:
         _show_places(_figures(results, "calls", "places"))
+        _show_slow(_figures(results, "calls", "slow"))
     if "import" in results.cases:
         _show_modules(_medians(_figures(results, "import", "modules")))
 
@@ -90,6 +91,20 @@ def _show_places(rounds: Sequence[Mapping[str, Any]]) -> None:
     for title in _CALLERS.values():
         head += [f"{title}: median", "p99"]
     print(table(head, rows), end="\n\n")
+
+
+def _show_slow(rounds: Sequence[Mapping[str, Any]]) -> None:
+    met = sorted({name for each in rounds for who in _CALLERS for name in each[who]})
+    shares = {
+        who: [median(each[who].get(name, 0.0) for each in rounds) for name in met]
+        for who in _CALLERS
+    }
+    rows = [
+        [name, *(format(each[number], ".2%") for each in shares.values())]
+        for number, name in enumerate(met)
+    ]
+    rows.append(["all of these", *(format(sum(each), ".2%") for each in shares.values())])
+    print(table(["calls of over 12 µs", *_CALLERS.values()], rows), end="\n\n")
 
 
 def _show_modules(found: Mapping[str, float]) -> None:

@@ -6,10 +6,11 @@ Times are those of the CPU, except for calls, which are timed as their caller se
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ _PLACES = {
     "21st to 200th": slice(20, None),
 }
 _COLD = 5  # bursts that are not counted
+_SLOW = 12e-6  # seconds: promised of 99 calls in 100
 _SOME = range(100)  # numbers
 _HEADERS = {"content-type": "application/json", "authorization": "Basic a2V5Og=="}
 
@@ -139,37 +141,90 @@ async def places(url: str, bursts: int) -> _subject.Answer:
     what it shows beyond that is of the machine.
     """
     calls = _load.calls(_subject.BURST)
-    times: dict[str, list[list[float]]] = {"ours": [], "bytes": [], "adding": []}
+    made: dict[str, list[_Burst]] = {"ours": [], "bytes": [], "adding": []}
+    gc.callbacks.append(_collected)
     async with AsyncClient("key", endpoint=url) as client:
         for _ in range(bursts):
-            times["ours"].append(await _burst(client, calls))
+            made["ours"].append(await _burst(client, calls))
             await asyncio.sleep(_subject.PAUSE)
-            times["bytes"].append(_bare_burst(calls))
+            made["bytes"].append(_bare_burst(calls))
             await asyncio.sleep(_subject.PAUSE)
-            additions = _additions(median(times["ours"][-1]))
+            additions = _additions(median(made["ours"][-1].times))
             await asyncio.sleep(_subject.PAUSE)
-            times["adding"].append(_adding_burst(additions))
+            made["adding"].append(_adding_burst(additions))
             await asyncio.sleep(_subject.PAUSE)
-    found = {who: _by_place(each[_COLD:]) for who, each in times.items()}
-    return {"places": found, "sent": bursts * len(calls)}
+    counted = {who: each[_COLD:] for who, each in made.items()}
+    return {
+        "places": {who: _by_place(each) for who, each in counted.items()},
+        "slow": {who: _slow(each) for who, each in counted.items()},
+        "sent": bursts * len(calls),
+    }
 
 
-async def _burst(client: AsyncClient, calls: Calls) -> list[float]:
-    clock, times = time.perf_counter, []
+_collections = 0
+
+
+def _collected(phase: str, _: object) -> None:
+    global _collections  # noqa: PLW0603 - the process has one collector
+    _collections += phase == "stop"
+
+
+class _Burst:
+    """The seconds that calls took, one after the other, and what each of them met."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.met: list[str] = []
+        self._look()
+
+    def _look(self) -> None:
+        self._millisecond = time.time_ns() // 1_000_000
+        self._collections = _collections
+
+    def add(self, seconds: float) -> None:
+        """Count a call that has just ended."""
+        millisecond, collections = self._millisecond, self._collections
+        self._look()
+        if len(self.times) < 2:
+            met = "one of the first two of a burst"
+        elif collections != self._collections:
+            met = "a garbage collection in it"
+        elif millisecond != self._millisecond:
+            met = "the first of a millisecond"
+        else:
+            met = "any other"
+        self.times.append(seconds)
+        self.met.append(met)
+
+
+def _slow(bursts: Sequence[_Burst]) -> dict[str, float]:
+    """Return the shares of all calls that were slow, by what they met."""
+    slow = Counter(
+        met
+        for burst in bursts
+        for seconds, met in zip(burst.times, burst.met, strict=True)
+        if seconds > _SLOW
+    )
+    calls = sum(len(burst.times) for burst in bursts)
+    return {met: count / calls for met, count in slow.items()}
+
+
+async def _burst(client: AsyncClient, calls: Calls) -> _Burst:
+    clock, burst = time.perf_counter, _Burst()
     for user_id, properties in calls:
         start = clock()
         await client.track(_load.EVENT, user_id=user_id, properties=properties)
-        times.append(clock() - start)
-    return times
+        burst.add(clock() - start)
+    return burst
 
 
-def _bare_burst(calls: Calls) -> list[float]:
-    clock, times = time.perf_counter, []
+def _bare_burst(calls: Calls) -> _Burst:
+    clock, burst = time.perf_counter, _Burst()
     for user_id, properties in calls:
         start = clock()
         bare_encode(user_id, properties)
-        times.append(clock() - start)
-    return times
+        burst.add(clock() - start)
+    return burst
 
 
 def _additions(seconds: float) -> range:
@@ -182,13 +237,13 @@ def _additions(seconds: float) -> range:
     return range(round(len(_SOME) * seconds / median(times)))
 
 
-def _adding_burst(numbers: range) -> list[float]:
-    clock, times = time.perf_counter, []
+def _adding_burst(numbers: range) -> _Burst:
+    clock, burst = time.perf_counter, _Burst()
     for _ in range(_subject.BURST):
         start = clock()
         _add(numbers)
-        times.append(clock() - start)
-    return times
+        burst.add(clock() - start)
+    return burst
 
 
 def _add(numbers: range) -> None:
@@ -197,10 +252,10 @@ def _add(numbers: range) -> None:
         total += each
 
 
-def _by_place(bursts: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
-    found = {"all": [each for burst in bursts for each in burst]}
+def _by_place(bursts: Sequence[_Burst]) -> dict[str, dict[str, float]]:
+    found = {"all": [each for burst in bursts for each in burst.times]}
     for name, place in _PLACES.items():
-        found[name] = [each for burst in bursts for each in burst[place]]
+        found[name] = [each for burst in bursts for each in burst.times[place]]
     return {name: _subject.quantiles(times) for name, times in found.items()}
 
 
