@@ -23,7 +23,8 @@ import threading
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
+from functools import lru_cache
+from http.cookiejar import CookieJar
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ import anyio
 import h11  # noqa: F401 - a part of what `load` imports, so that a loop notices less of it
 import httpx
 
+from asyncanalytics._version import __version__
 from asyncanalytics.alone import Alone
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer, describe
 from asyncanalytics.retrying import MAX_ANSWER
@@ -52,6 +54,14 @@ _CLOSE_WITHIN = 1.0  # seconds
 
 # The environment's proxies are for other hosts than this machine.
 _LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+
+# What its client gives each request of its own making.
+_HEADERS = {
+    "accept": "*/*",
+    "accept-encoding": "identity",
+    "connection": "keep-alive",
+    "user-agent": f"asyncanalytics/{__version__}",
+}
 
 # What httpx lets through: sockets, TLS, and a pool that its owner has closed.
 _LET_THROUGH = (OSError, RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError)
@@ -117,6 +127,8 @@ class Transport(Unpicklable):
         self._library: Any = httpx if self._own else _library_of(sending.http_client)
         self._pool = _Pool(sending.http_client)
         self._tls: ssl.SSLContext | None = None
+        self._timeout = httpx.Timeout(sending.timeout, connect=sending.connect_timeout).as_dict()
+        self._parsed = lru_cache(httpx.URL)
 
     async def open(self) -> None:
         """Make the pool. What would block the loop, reading certificates, runs in a thread."""
@@ -170,13 +182,8 @@ class Transport(Unpicklable):
         self, client: Any, url: str, headers: Mapping[str, str], content: bytes
     ) -> Answer:
         library, trace = self._library, _Trace()
-        request = client.build_request(
-            "POST",
-            url,
-            headers={"accept-encoding": "identity", **headers},
-            content=content,
-            extensions={"trace": trace},
-        )
+        request = self._request(client, url, headers, content)
+        request.extensions["trace"] = trace
         try:
             response = await client.send(request, stream=True, follow_redirects=False, auth=None)
         except (library.RemoteProtocolError, library.ReadError, library.WriteError) as error:
@@ -188,22 +195,40 @@ class Transport(Unpicklable):
             await response.aclose()
         return Answer(response.status_code, _lowered(response.headers), body)
 
+    def _request(self, client: Any, url: str, headers: Mapping[str, str], content: bytes) -> Any:
+        """Make a request, with what a user's own client adds to each, if it is that.
+
+        What the own one would add is known, and to have it merged in each time takes long.
+        """
+        if not self._own:
+            headers = {"accept-encoding": "identity", **headers}
+            return client.build_request("POST", url, headers=headers, content=content)
+        return httpx.Request(
+            "POST",
+            self._parsed(url),
+            headers={**_HEADERS, **headers},
+            content=content,
+            extensions={"timeout": self._timeout},
+        )
+
     def _make_pool(self) -> _Pool:
-        sending, library = self._sending, self._library
-        client = library.AsyncClient(
-            verify=self._tls,
-            http2=sending.http2,
-            timeout=library.Timeout(sending.timeout, connect=sending.connect_timeout),
-            limits=library.Limits(
+        client = httpx.AsyncClient(
+            verify=self._tls,  # type: ignore[arg-type]
+            http2=self._sending.http2,
+            limits=httpx.Limits(
                 max_connections=self._connections,
                 max_keepalive_connections=self._connections,
                 keepalive_expiry=_KEEP_ALIVE,
             ),
-            headers={"accept": "*/*"},
+            cookies=_NoCookies(),
             mounts=dict.fromkeys(_LOOPBACK),
         )
-        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
         return _Pool(client)
+
+
+class _NoCookies(CookieJar):
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Keep none, and do not look for them."""
 
 
 async def _close(pool: _Pool) -> None:

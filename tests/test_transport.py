@@ -614,7 +614,7 @@ def test_what_is_no_async_client_is_refused(client: Any) -> None:
 
 
 async def test_cookies_are_not_kept(lab: Lab) -> None:
-    """What an endpoint sets as a cookie does not come back to it."""
+    """What an endpoint sets as a cookie does not come back to it, and takes no memory."""
 
     async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
         while (request := await peer.read(reader)) is not None:
@@ -627,6 +627,7 @@ async def test_cookies_are_not_kept(lab: Lab) -> None:
     ):
         for _ in range(3):
             await (await lab.track(client))[0].settled()
+        assert not client._transport._pool.client.cookies
     assert len(peer.requests) == 3
     assert not [request for request in peer.requests if "cookie" in request.headers]
 
