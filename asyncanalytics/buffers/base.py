@@ -36,29 +36,25 @@ class CallQueue(asyncio.Queue["Receipt"]):
     """
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002 - the hook's
-        self._queue: deque[Receipt] = deque()
+        self.waiting: deque[Receipt] = deque()
+        """The calls that wait. While there are any, nobody waits for one: more may be appended."""
+        self._queue = self.waiting
 
-    def add(self, receipt: Receipt) -> None:
-        """Put one call."""
-        if self._queue:
-            self._queue.append(receipt)
-        else:
-            self.put_nowait(receipt)
-
-    def add_all(self, receipts: Sequence[Receipt]) -> None:
+    def put_all(self, receipts: Sequence[Receipt]) -> None:
         """Put calls in order."""
-        for receipt in receipts[:1]:
-            self.add(receipt)
-        self._queue.extend(receipts[1:])
+        if receipts and not self.waiting:
+            self.put_nowait(receipts[0])
+            receipts = receipts[1:]
+        self.waiting.extend(receipts)
 
     async def wait(self) -> None:
         """Wait until there is one."""
-        if not self._queue:
-            self._queue.appendleft(await self.get())
+        if not self.waiting:
+            self.waiting.appendleft(await self.get())
 
     def take(self, limits: Limits) -> tuple[list[Receipt], int]:
         """Take as many as one request holds, and return the bytes of their bodies too."""
-        return fill(limits, self._queue)
+        return fill(limits, self.waiting)
 
 
 class Buffer:
@@ -73,6 +69,7 @@ class Buffer:
         self._max_events = queueing.max_events
         self._max_bytes = queueing.max_bytes
         self._queue = CallQueue()
+        self._waiting = self._queue.waiting
         self._in_flight: dict[int, int] = {}  # a batch's first number → its events not settled
         self._held_events = 0  # in memory, and room kept for callers whose turn has come
         self._held_bytes = 0
@@ -151,7 +148,10 @@ class Buffer:
         """Take in a call that fits."""
         # As `put_all` does it, without a call more for each.
         size = len(receipt.body)
-        self._queue.add(receipt)
+        if self._waiting:
+            self._waiting.append(receipt)
+        else:
+            self._queue.put_nowait(receipt)
         self._put += 1
         self._held_events += 1
         self._held_bytes += size
@@ -161,7 +161,7 @@ class Buffer:
 
     def put_all(self, receipts: Sequence[Receipt]) -> None:
         """Take in calls that fit."""
-        self._queue.add_all(receipts)
+        self._queue.put_all(receipts)
         size = sum([len(receipt.body) for receipt in receipts])
         self._put += len(receipts)
         self._held_events += len(receipts)
