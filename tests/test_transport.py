@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncanalytics import Batching, ConfigurationError, Retrying, Sending
+from asyncanalytics._version import __version__
 from asyncanalytics.errors import NoAnswer
 from asyncanalytics.retrying import MAX_ANSWER
 from asyncanalytics.transport import Transport
@@ -630,6 +631,28 @@ async def test_cookies_are_not_kept(lab: Lab) -> None:
         assert not client._transport._pool.client.cookies
     assert len(peer.requests) == 3
     assert not [request for request in peer.requests if "cookie" in request.headers]
+
+
+async def test_what_a_request_says_of_itself() -> None:
+    """It names the library and takes nothing compressed; what its maker says is there once."""
+    transport = Transport(Sending(timeout=7, connect_timeout=3), connections=1)
+    await transport.open()
+    with respx.mock() as router:
+        router.post("https://h.test/token").respond(200)
+        await transport.post("https://h.test/token", {"accept": "text/plain", "x-own": "a"}, b"{}")
+        request = router.calls.last.request
+    await transport.aclose()
+    assert sorted(request.headers.multi_items()) == [
+        ("accept", "text/plain"),
+        ("accept-encoding", "identity"),
+        ("connection", "keep-alive"),
+        ("content-length", "2"),
+        ("host", "h.test"),
+        ("user-agent", f"asyncanalytics/{__version__}"),
+        ("x-own", "a"),
+    ]
+    times = {"connect": 3, "read": 7, "write": 7, "pool": 7}
+    assert request.extensions["timeout"] == times
 
 
 @pytest.mark.parametrize("compress", [True, False, None])
