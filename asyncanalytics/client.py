@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
@@ -88,8 +89,16 @@ class LifespanState(TypedDict):
     analytics: AsyncClient
 
 
-_NOWHERE = object()  # what no running loop is, not even the lack of one
-_NO_THREAD = 0
+class _Nowhere:
+    """What no running loop is, not even the lack of one."""
+
+    _thread_id = None  # as a loop of asyncio has it that does not run
+
+
+_NOWHERE = _Nowhere()
+# CPython 3.11 makes a system call to tell the running loop. There a call asks the loop which thread
+# it runs in; nothing public tells that, and nothing in its asyncio will change any more.
+_TELLS_QUICKLY = sys.version_info >= (3, 12)
 _BREATH = 256  # calls from one look at whether the loop has run meanwhile to the next
 _TURNS = 4  # of the loop, where it has not: a request takes several from one write to the next
 
@@ -199,8 +208,7 @@ class AsyncClient(Verbs):
         self._pid = 0  # of the process that has started it
         self._has_warned = False
         self._open_on: object = _NOWHERE  # the loop, while calls are taken
-        self._open_in = _NO_THREAD  # the thread that the loop ran in then
-        self._is_running: Callable[[], bool] = bool  # whether it does now
+        self._asked: Any = _NOWHERE  # the same, where it is one of asyncio's own
         self._claimed: list[BaseDestination] = []
         self._closing: asyncio.Task[None] | None = None
         self._refused = 0
@@ -249,8 +257,8 @@ class AsyncClient(Verbs):
             # Its tasks live as long as the client: the place of this start is not theirs.
             Context().run(flusher.start)
         self._state, self._has_warned, self._holds_breath = State.OPEN, False, False
-        self._is_running = self._loop.is_running
-        self._open_on, self._open_in = self._loop, get_ident()
+        self._open_on = self._loop
+        self._asked = self._loop if isinstance(self._loop, asyncio.BaseEventLoop) else _NOWHERE
         _unclosed.add(self)
 
     async def flush(self, timeout: float | None = None) -> Stats:
@@ -302,7 +310,7 @@ class AsyncClient(Verbs):
             raise self._misuse()
         if self._closing is None:
             self._state = State.CLOSING
-            self._open_on, self._open_in = _NOWHERE, _NO_THREAD
+            self._open_on = self._asked = _NOWHERE
             seconds = self._shutdown_timeout if timeout is None else timeout
             self._closing = self._loop.create_task(
                 self._close(seconds), name="asyncanalytics close"
@@ -397,7 +405,7 @@ class AsyncClient(Verbs):
             cancellation = error  # with all the loop's tasks, as its run ends: stop, and count
         await asyncio.gather(*(flusher.stop() for flusher in self._flushers))
         await self._let_go()
-        self._state, self._loop, self._is_running = State.CLOSED, None, bool
+        self._state, self._loop = State.CLOSED, None
         _unclosed.discard(self)
         after = self.stats()
         when = "with its loop" if cancellation else f"at the deadline of {seconds:g} s"
@@ -497,9 +505,8 @@ class AsyncClient(Verbs):
 
     def _try(self, wire: CallWire, fields: dict[str, Any]) -> Receipt | None:
         """Take the straight way: one destination, no middleware, room in its queue."""
-        # To ask for the running loop is a system call on CPython 3.11: most calls need not.
-        here = get_ident() == self._open_in and self._is_running()
-        if not here and _running_loop() is not self._open_on:
+        is_here = not _TELLS_QUICKLY and get_ident() == self._asked._thread_id  # noqa: SLF001 - see there
+        if not is_here and _running_loop() is not self._open_on:
             raise self._misuse()
         self._breathless += 1
         source = current.get()
@@ -640,9 +647,9 @@ def _warn_of_the_unclosed() -> None:
 
 
 def _in_child() -> None:
-    """Have clients look for the loop: a thread of the child may have the number of its thread."""
+    """Have no client ask its loop: in a child the copy says that it runs, in a thread's number."""
     for client in list(_unclosed):
-        client._open_in = _NO_THREAD  # noqa: SLF001 - this module's own
+        client._asked = _NOWHERE  # noqa: SLF001 - this module's own
 
 
 if hasattr(os, "register_at_fork"):

@@ -55,7 +55,7 @@ _CLOSE_WITHIN = 1.0  # seconds
 # The environment's proxies are for other hosts than this machine.
 _LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
-# What its client gives each request of its own making.
+# What each request of the own pool says, unless its maker says otherwise.
 _HEADERS = {
     "accept": "*/*",
     "accept-encoding": "identity",
@@ -143,7 +143,10 @@ class Transport(Unpicklable):
             await loaded()
 
     async def post(self, url: str, headers: Mapping[str, str], content: bytes) -> Answer:
-        """Send one request and return its answer, or raise `NoAnswer`."""
+        """Send one request and return its answer, or raise `NoAnswer`.
+
+        Names of headers are in lower case, here and in the answer.
+        """
         pool = self._pool
         pool.requests += 1
         try:
@@ -182,8 +185,7 @@ class Transport(Unpicklable):
         self, client: Any, url: str, headers: Mapping[str, str], content: bytes
     ) -> Answer:
         library, trace = self._library, _Trace()
-        request = self._request(client, url, headers, content)
-        request.extensions["trace"] = trace
+        request = self._request(client, url, headers, content, trace)
         try:
             response = await client.send(request, stream=True, follow_redirects=False, auth=None)
         except (library.RemoteProtocolError, library.ReadError, library.WriteError) as error:
@@ -195,25 +197,35 @@ class Transport(Unpicklable):
             await response.aclose()
         return Answer(response.status_code, _lowered(response.headers), body)
 
-    def _request(self, client: Any, url: str, headers: Mapping[str, str], content: bytes) -> Any:
-        """Make a request, with what a user's own client adds to each, if it is that.
-
-        What the own one would add is known, and to have it merged in each time takes long.
-        """
+    def _request(
+        self,
+        client: Any,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes,
+        trace: _Trace,
+    ) -> Any:
+        """Make a request. A user's own client adds what it has; to have httpx do so takes long."""
         if not self._own:
-            headers = {"accept-encoding": "identity", **headers}
-            return client.build_request("POST", url, headers=headers, content=content)
+            return client.build_request(
+                "POST",
+                url,
+                headers={"accept-encoding": "identity", **headers},
+                content=content,
+                extensions={"trace": trace},
+            )
         return httpx.Request(
             "POST",
             self._parsed(url),
             headers={**_HEADERS, **headers},
             content=content,
-            extensions={"timeout": self._timeout},
+            extensions={"timeout": self._timeout, "trace": trace},
         )
 
     def _make_pool(self) -> _Pool:
+        assert self._tls is not None  # noqa: S101 - `open` has made it
         client = httpx.AsyncClient(
-            verify=self._tls,  # type: ignore[arg-type]
+            verify=self._tls,
             http2=self._sending.http2,
             limits=httpx.Limits(
                 max_connections=self._connections,
@@ -228,7 +240,7 @@ class Transport(Unpicklable):
 
 class _NoCookies(CookieJar):
     def extract_cookies(self, response: object, request: object) -> None:
-        """Keep none, and do not look for them."""
+        """Keep none."""
 
 
 async def _close(pool: _Pool) -> None:

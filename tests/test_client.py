@@ -49,7 +49,7 @@ from asyncanalytics.batching import Limits
 from asyncanalytics.retrying import Delivered, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import Lab
@@ -465,24 +465,32 @@ async def test_another_loop(lab: Lab) -> None:
 
 
 def test_a_loop_that_goes_on_in_another_thread(new_lab: type[Lab]) -> None:
-    """A client goes where its loop goes; between two runs there is no place for its calls."""
+    """A client goes where its loop goes. Calls from elsewhere, or while it stands, are refused."""
     loop = asyncio.new_event_loop()
-
-    def run(step: Awaitable[object]) -> None:
-        thread = threading.Thread(target=loop.run_until_complete, args=(step,))
-        thread.start()
-        thread.join()
-
     with new_lab() as lab:
         client = lab.client(lab.script())
-        loop.run_until_complete(client.start())
-        for run_next in (loop.run_until_complete, run, loop.run_until_complete):
+
+        async def call() -> None:
+            await lab.track(client)
+
+        def misuse() -> None:
             with pytest.raises(WrongLoop):
                 lab.burst(client, 1)
-            run_next(lab.track(client))
-        run(client.aclose())
+            with pytest.raises(WrongLoop):
+                asyncio.run(call())
+
+        loop.run_until_complete(client.start())
+        loop.run_until_complete(call())
+        misuse()
+        elsewhere = threading.Thread(target=loop.run_forever)
+        elsewhere.start()
+        asyncio.run_coroutine_threadsafe(call(), loop).result()
+        misuse()
+        asyncio.run_coroutine_threadsafe(client.aclose(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        elsewhere.join()
         loop.close()
-        assert client.stats().delivered == 3
+        assert client.stats().delivered == 2
 
 
 @looptime
