@@ -55,13 +55,9 @@ _CLOSE_WITHIN = 1.0  # seconds
 # The environment's proxies are for other hosts than this machine.
 _LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
-# What each request of the own pool says, unless its maker says otherwise.
-_HEADERS = {
-    "accept": "*/*",
-    "accept-encoding": "identity",
-    "connection": "keep-alive",
-    "user-agent": f"asyncanalytics/{__version__}",
-}
+# What a request says unless its maker says otherwise, and what httpx's own clients add.
+_HEADERS = {"accept-encoding": "identity", "user-agent": f"asyncanalytics/{__version__}"}
+_ADDED = {"accept": "*/*", "connection": "keep-alive"}
 
 # What httpx lets through: sockets, TLS, and a pool that its owner has closed.
 _LET_THROUGH = (OSError, RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError)
@@ -206,18 +202,15 @@ class Transport(Unpicklable):
         trace: _Trace,
     ) -> Any:
         """Make a request. A user's own client adds what it has; to have httpx do so takes long."""
+        headers = {**_HEADERS, **headers}
         if not self._own:
             return client.build_request(
-                "POST",
-                url,
-                headers={"accept-encoding": "identity", **headers},
-                content=content,
-                extensions={"trace": trace},
+                "POST", url, headers=headers, content=content, extensions={"trace": trace}
             )
         return httpx.Request(
             "POST",
             self._parsed(url),
-            headers={**_HEADERS, **headers},
+            headers={**_ADDED, **headers},
             content=content,
             extensions={"timeout": self._timeout, "trace": trace},
         )

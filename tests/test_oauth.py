@@ -33,6 +33,7 @@ from asyncanalytics import (
     analytics,
     endpoints,
 )
+from asyncanalytics._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,6 +89,7 @@ class Authority:
         assert path == "/token"
         assert headers["content-type"] == "application/x-www-form-urlencoded"
         assert "authorization" not in headers
+        assert headers["user-agent"] == f"asyncanalytics/{__version__}"
         self.forms.append({name: value[0] for name, value in parse_qs(content.decode()).items()})
         return content  # type: ignore[return-value]
 

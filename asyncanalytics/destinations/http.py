@@ -7,7 +7,6 @@ import base64
 from typing import TYPE_CHECKING, Unpack
 
 from asyncanalytics import endpoints
-from asyncanalytics._version import __version__
 from asyncanalytics.batching import Batch, Limits
 from asyncanalytics.destinations.base import PostingDestination, Rules
 from asyncanalytics.encoding import COMPRESSES_QUICKLY, Envelope, compress
@@ -119,10 +118,7 @@ class Destination(PostingDestination):
         return self.endpoint.batch_url, headers, content
 
     def _headers(self, batch: Batch, authorization: Secret) -> dict[str, str]:
-        headers = {
-            "content-type": "application/json",
-            "user-agent": f"asyncanalytics/{__version__}",
-        }
+        headers = {"content-type": "application/json"}
         if authorization:
             headers["authorization"] = authorization.text()
         headers |= self.endpoint.headers

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
 from asyncanalytics import endpoints
-from asyncanalytics._version import __version__
 from asyncanalytics.destinations.base import PostingDestination, Rules, own_limits
 from asyncanalytics.errors import ConfigurationError, NoAnswer
 from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict
@@ -132,7 +131,7 @@ def _decoded(secret: Secret) -> Secret:
 
 
 def _usual_headers(batch: Batch) -> dict[str, str]:
-    headers = {"content-type": "application/json", "user-agent": f"asyncanalytics/{__version__}"}
+    headers = {"content-type": "application/json"}
     if batch.retries:
         headers["x-retry-count"] = str(batch.retries)
     return headers
