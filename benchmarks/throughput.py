@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from statistics import median
+from typing import TYPE_CHECKING
+
 from _bench import Question, Results, run
 from _entrants import CONTROL, OURS, OURS_AIOHTTP, OURS_UNSENT, PEERS, SEGMENT
 from _plots import Chart
 from _report import middle, ratio, table, text
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from _report import Round
+
+PLAIN, GZIP = "full events", "full events, gzip"
 QUESTION = Question(
     name="throughput",
     subjects=(OURS, OURS_AIOHTTP, OURS_UNSENT, *PEERS, CONTROL),
@@ -14,8 +23,8 @@ QUESTION = Question(
     full={"events": 100_000},
     peers={"short": {"events": 3_000}, "full": {"events": 20_000}},
     cases={
-        "full events": {},
-        "full events, gzip": {"gzip": True},
+        PLAIN: {},
+        GZIP: {"gzip": True},
         "small events": {"size": "small"},
         "small events, gzip": {"size": "small", "gzip": True},
     },
@@ -43,11 +52,29 @@ def _row(results: Results, name: str) -> list[str]:
 
 
 def show(results: Results) -> None:
-    """Print a table for each case."""
+    """Print a table for each case, and how the rounds' ratios spread."""
     for case in results.cases:
         of_case = results.case(case)
         rows = [_row(of_case, name) for name in of_case.names]
         print(table((case, *HEAD), rows), end="\n\n")
+        rows = [_spread(of_case.rounds, name) for name in of_case.names if name != OURS.name]
+        print(table((f"ours in times of, {case}", "median", "from", "to"), rows), end="\n\n")
+    if {PLAIN, GZIP} <= results.cases.keys():
+        pairs = zip(results.cases[PLAIN], results.cases[GZIP], strict=True)
+        both = [(plain[OURS.name], gzip[OURS.name]) for plain, gzip in pairs if OURS.name in plain]
+        row = _three(OURS.name, [gzip["rate"] / plain["rate"] for plain, gzip in both])
+        print(table(("with gzip in times of without", "median", "from", "to"), [row]))
+
+
+def _spread(rounds: Sequence[Round], name: str) -> list[str]:
+    both = [each for each in rounds if name in each and OURS.name in each]
+    return _three(name, [each[OURS.name]["rate"] / each[name]["rate"] for each in both])
+
+
+def _three(name: str, ratios: Sequence[float]) -> list[str]:
+    if not ratios:
+        return [name, "-", "-", "-"]
+    return [name, *(format(each, ".2f") for each in (median(ratios), min(ratios), max(ratios)))]
 
 
 def charts(results: Results) -> list[Chart]:

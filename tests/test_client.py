@@ -482,7 +482,7 @@ def test_a_loop_that_goes_on_in_another_thread(new_lab: type[Lab]) -> None:
         loop.run_until_complete(client.start())
         loop.run_until_complete(call())
         misuse()
-        elsewhere = threading.Thread(target=loop.run_forever)
+        elsewhere = threading.Thread(target=loop.run_forever, daemon=True)
         elsewhere.start()
         asyncio.run_coroutine_threadsafe(call(), loop).result()
         misuse()
