@@ -652,7 +652,7 @@ def _in_child() -> None:
         client._asked = _NOWHERE  # noqa: SLF001 - this module's own
 
 
-if hasattr(os, "register_at_fork"):
+if not _TELLS_QUICKLY and hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
 
