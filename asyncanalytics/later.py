@@ -6,18 +6,16 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from asyncanalytics.alone import Alone
+from asyncanalytics import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-_alone = Alone()
-
 
 def load(name: str) -> ModuleType:
     """Import a module that the package leaves out; forks wait for it."""
-    with _alone:
+    with forks.imports:
         return import_module(name)
 
 

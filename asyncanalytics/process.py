@@ -5,8 +5,6 @@ Promises:
   client is closed, all at the same time, and further calls are refused.
 - A thread that waits for room in a queue holds that up no longer than `shutdown_timeout`.
 - A forked child has nothing of its parent's, and touches nothing of it.
-- A fork waits while a client starts, and while one looks up the name of a host: a child would
-  inherit the locks of an import, or of the C library, that nobody in it lets go of.
 """
 
 from __future__ import annotations
@@ -18,17 +16,16 @@ import os
 import socket
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
+from asyncanalytics import forks
 from asyncanalytics.errors import FlushTimeout, LifecycleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    Found = TypeVar("Found")
+    from collections.abc import Iterator
 
 _LAST_LOOKUP = 2.0  # seconds
 _MOMENT = 0.05  # seconds
@@ -56,9 +53,6 @@ running: set[Living] = set()
 """Those with a thread; kept, so that none is lost with what it has accepted."""
 inherited: list[object] = []
 """What is the parent's, kept in a forked child: to let go of it would touch its sockets."""
-no_fork: threading.RLock = threading.RLock()
-"""Held while a client starts, which imports modules in its thread."""
-
 starting: set[threading.Thread] = set()
 """The background threads of clients that are just starting."""
 
@@ -149,53 +143,18 @@ getattr(threading, "_register_atexit", atexit.register)(_at_exit)
 # ------------------------------------------------------------------------------------------ forks
 
 
-class Lookups:
-    """Calls into the C library that a fork must not come into the middle of.
-
-    Each has a lock of its own, so they go on side by side, however slow one is. All locks belong to
-    a thread, so a fork from within a call, or from within another fork's waiting, does not wait for
-    itself.
-    """
-
-    def __init__(self) -> None:
-        self._gate = threading.RLock()
-        self._under_way: set[threading.RLock] = set()
-
-    def run(self, function: Callable[..., Found], *args: Any) -> Found:
-        """Call a function, and let forks wait for its end."""
-        mine = threading.RLock()
-        with mine:
-            with self._gate:  # not while a fork is going on
-                self._under_way.add(mine)
-            try:
-                return function(*args)
-            finally:
-                self._under_way.discard(mine)
-
-    @contextmanager
-    def none_under_way(self) -> Iterator[None]:
-        """Wait until all calls have ended, and let none begin."""
-        with self._gate, ExitStack() as ended:
-            for each in list(self._under_way):
-                ended.enter_context(each)
-            yield
-
-
-lookups: Lookups = Lookups()
-"""Those of the loops that `new_loop` has made. They have locks beside `no_fork`, so that a slow one
-does not hold up the start of another client."""
-
-
 def new_loop() -> asyncio.AbstractEventLoop:
     """Make a loop, of the kind that is usual here, whose lookups of names a fork waits for."""
     loop = asyncio.new_event_loop()
 
     async def getaddrinfo(host: Any, port: Any, **hints: int) -> Any:
         look_up = partial(socket.getaddrinfo, host, port, **hints)
-        return await loop.run_in_executor(None, lookups.run, look_up)
+        return await loop.run_in_executor(None, forks.lookups.run, look_up)
 
     async def getnameinfo(address: Any, flags: int = 0) -> Any:
-        return await loop.run_in_executor(None, lookups.run, socket.getnameinfo, address, flags)
+        return await loop.run_in_executor(
+            None, forks.lookups.run, socket.getnameinfo, address, flags
+        )
 
     # On this loop alone: a class of our own would have to know on which it can be based.
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
@@ -203,37 +162,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-class _Forks(threading.local):
-    """What this thread holds for the forks that it is about to make.
-
-    They are several if a signal handler forks while its thread waits to.
-    """
-
-    def __init__(self) -> None:
-        self.held: list[ExitStack] = []
-
-
-_forks = _Forks()
-
-
-def _before_fork() -> None:
-    held = ExitStack()
-    _forks.held.append(held)
-    # A signal's exception may end the waiting. Python goes on with the fork all the same, and what
-    # comes after it lets go of what there is.
-    held.enter_context(no_fork)
-    held.enter_context(lookups.none_under_way())
-
-
-def _after_fork() -> None:
-    if _forks.held:
-        _forks.held.pop().close()
-
-
 def _after_fork_in_child() -> None:
-    global lookups, no_fork
-    _after_fork()
-    lookups, no_fork = Lookups(), threading.RLock()  # others may hold the parent's for ever
     running.clear()
     _waiting.clear()
     _is_over.clear()
@@ -242,6 +171,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -27,7 +27,7 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
-from asyncanalytics import encoding, process
+from asyncanalytics import encoding, forks, process
 from asyncanalytics.binding import current
 from asyncanalytics.client import AsyncClient
 from asyncanalytics.errors import Closed, InvalidCall, LifecycleError
@@ -376,7 +376,7 @@ class Client(PlainVerbs):
                 self._let_end()
                 background = _Background(self._client)
                 try:
-                    with process.no_fork:
+                    with forks.starts:
                         background.start()
                     process.running.add(self)
                     self._background = background

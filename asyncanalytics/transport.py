@@ -33,8 +33,8 @@ import anyio
 import h11  # noqa: F401 - a part of what `load` imports, so that a loop notices less of it
 import httpx
 
+from asyncanalytics import forks
 from asyncanalytics._version import __version__
-from asyncanalytics.alone import Alone
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer, describe
 from asyncanalytics.retrying import MAX_ANSWER
 from asyncanalytics.secret import Unpicklable, stripped
@@ -295,7 +295,6 @@ def _lowered(headers: Any) -> dict[str, str]:
 _TURN = 0.001  # seconds; Python's own is five times as long
 _PATIENCE = 5.0  # seconds
 
-_alone = Alone()
 _is_loaded = False
 
 
@@ -317,7 +316,7 @@ async def loaded() -> None:
 
 def _load() -> None:
     global _is_loaded  # noqa: PLW0603 - modules are loaded once in a process
-    with _alone, _short_turns():
+    with forks.loads, _short_turns():
         import anyio._backends._asyncio  # noqa: F401 - each is found again by who needs it
         import httpcore._backends.anyio  # noqa: F401 - the same
 
@@ -326,7 +325,7 @@ def _load() -> None:
 
 def _tls() -> ssl.SSLContext:
     _load()
-    with _alone, _short_turns():
+    with forks.loads, _short_turns():
         return httpx.create_ssl_context()
 
 

@@ -836,6 +836,35 @@ os.waitpid(pid, 0)
 """
 
 
+LATE = """
+import asyncio, json, os, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from asyncanalytics import Client, destinations
+
+begun, waits = threading.Event(), threading.Event()
+new_event_loop = asyncio.new_event_loop
+
+def late():
+    begun.set()
+    waits.wait()
+    time.sleep(0.1)  # until when the fork has all that it can have now
+    destinations.WebhookDestination
+    return new_event_loop()
+
+asyncio.new_event_loop = late
+os.register_at_fork(before=waits.set)
+client = Client()
+threading.Thread(target=client.start).start()
+begun.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_amid_a_start(live: Live) -> None:
+    """What it holds while it waits is nothing that the rest of the start waits for."""
+    assert run(LATE + THE_FORK, live) == [1]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_while_names_are_looked_up(live: Live) -> None:
     """A fork waits for the lookups of all clients, so no child inherits a lock of theirs."""
