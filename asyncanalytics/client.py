@@ -100,6 +100,7 @@ _NOWHERE = _Nowhere()
 # it runs in; nothing public tells that, and nothing in its asyncio will change any more.
 _TELLS_QUICKLY = sys.version_info >= (3, 12)
 _BREATH = 256  # calls from one look at whether the loop has run meanwhile to the next
+_LONG_BREATH = 512  # the same, where it had at the last one: a look takes as long as two calls
 _TURNS = 4  # of the loop, where it has not: a request takes several from one write to the next
 
 
@@ -213,8 +214,8 @@ class AsyncClient(Verbs):
         self._closing: asyncio.Task[None] | None = None
         self._refused = 0
         self._unrouted = 0
-        self._breathless = 0
-        self._holds_breath = False
+        self._breath = _BREATH  # calls until the next look
+        self._holds_breath = False  # whether the loop has not run since the last
 
     def _only_destination(
         self,
@@ -508,7 +509,7 @@ class AsyncClient(Verbs):
         is_here = not _TELLS_QUICKLY and get_ident() == self._asked._thread_id  # noqa: SLF001 - see there
         if not is_here and _running_loop() is not self._open_on:
             raise self._misuse()
-        self._breathless += 1
+        self._breath -= 1
         source = current.get()
         if source is not None:
             binding = source.binding()
@@ -516,7 +517,7 @@ class AsyncClient(Verbs):
             if binding.opted_out:
                 return None
         # The number is looked at here too: most calls need no other look.
-        if self._straight is None or (self._breathless >= _BREATH and not self._may_go_on()):
+        if self._straight is None or (self._breath <= 0 and not self._may_go_on()):
             return None
         return self._offer(self._straight, wire, fields)
 
@@ -540,24 +541,26 @@ class AsyncClient(Verbs):
 
     def _may_go_on(self) -> bool:
         """Whether the loop has run since the last look, where it is time for one."""
-        if self._breathless < _BREATH:
+        if self._breath > 0:
             return True
         if self._holds_breath:
             return False
-        self._breathless, self._holds_breath = 0, True
-        asyncio.get_running_loop().call_soon(self._breathes)
+        self._breath, self._holds_breath = _BREATH, True
+        # Not asked which one runs: that is cold by now, and takes as long as a call.
+        self._loop.call_soon(self._breathes)  # type: ignore[union-attr]
         return True
 
     async def _breathe(self) -> None:
         """Let the loop run, so that no caller starves it, nor holds up requests under way."""
-        self._breathless = 0
+        self._breath, self._holds_breath = _BREATH, False
         for _ in range(_TURNS):
             await asyncio.sleep(0)
         if self._open_on is _NOWHERE:
             raise Closed
 
     def _breathes(self) -> None:
-        self._holds_breath = False
+        if self._holds_breath:
+            self._breath, self._holds_breath = _LONG_BREATH, False
 
     async def _submit_in_turn(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         if not self._may_go_on():
@@ -574,11 +577,11 @@ class AsyncClient(Verbs):
 
     def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         # Nothing here can let the loop run: awaited calls go on counting where they were.
-        breathless, self._breathless = self._breathless, 0
+        breath, self._breath = self._breath, _BREATH
         try:
             receipt = self._try(wire, fields)
         finally:
-            self._breathless = breathless
+            self._breath = breath
         if receipt is not None:
             return receipt
         route = self._route(wire, fields)

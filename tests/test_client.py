@@ -164,6 +164,45 @@ async def test_calls_that_never_wait_let_others_run(lab: Lab) -> None:
 
 
 @looptime
+async def test_how_long_calls_hold_the_loop(lab: Lab) -> None:
+    """512 calls at the most, and 768 where the loop had run before; where it runs, no turn more."""
+    calls = 0
+    turns: list[int] = []  # the calls made by then
+
+    async def beside() -> None:
+        while True:
+            turns.append(calls)
+            await asyncio.sleep(0)
+
+    async def make(count: int, *, pause: int | None = None) -> None:
+        nonlocal calls
+        for _ in range(count):
+            await client.track("Call", user_id="u1")
+            calls += 1
+            if pause is not None and calls % pause == 0:
+                await asyncio.sleep(0)
+
+    def longest() -> int:
+        return max(after - before for before, after in itertools.pairwise([*turns, calls]))
+
+    async with lab.client(lab.script()) as client, asyncio.TaskGroup() as group:
+        task = group.create_task(beside())
+        await make(3_000)
+        assert 256 <= longest() <= 512
+        await make(1_000, pause=200)
+        turns.clear()
+        await make(6_000, pause=200)
+        assert len(turns) == 30
+        turns[:] = [calls]
+        await make(768)
+        assert 512 < longest() <= 768
+        turns[:] = turns[-1:]
+        await make(2_000)
+        assert 256 <= longest() <= 512
+        task.cancel()
+
+
+@looptime
 async def test_ready_models_arrive(lab: Lab) -> None:
     """`send` takes a model, and its twin does too."""
     collector = lab.collector()
