@@ -70,7 +70,8 @@ class Buffer:
         self._max_bytes = queueing.max_bytes
         self._queue = CallQueue()
         self._waiting = self._queue.waiting
-        self._in_flight: dict[int, int] = {}  # a batch's first number → its events not settled
+        # A batch's first number → its events that are not settled, and their bytes.
+        self._in_flight: dict[int, tuple[int, int]] = {}
         self._held_events = 0  # in memory, and room kept for callers whose turn has come
         self._held_bytes = 0
         self._promised_events = 0  # just that room
@@ -192,7 +193,7 @@ class Buffer:
             return None
         batch = Batch(self._taken, receipts)
         self._took(len(receipts), size)
-        self._in_flight[batch.first] = len(receipts)
+        self._in_flight[batch.first] = len(receipts), size
         return batch
 
     def evict(self) -> Receipt | None:
@@ -225,7 +226,7 @@ class Buffer:
     @property
     def pending(self) -> int:
         """Calls waiting or in flight, counted where they are."""
-        return self._queue.qsize() + sum(self._in_flight.values())
+        return self._queue.qsize() + sum(events for events, _ in self._in_flight.values())
 
     @property
     def pending_bytes(self) -> int:
@@ -275,12 +276,12 @@ class Buffer:
         self.largest: int = limits.max_body
 
     def _release(self, first: int, receipts: Sequence[Receipt]) -> None:
-        left = self._in_flight[first] - len(receipts)
-        if left:
-            self._in_flight[first] = left
-        else:
-            del self._in_flight[first]
-        self._free(len(receipts), sum([len(receipt.body) for receipt in receipts]))
+        events, size = self._in_flight.pop(first)
+        if len(receipts) < events:
+            part = sum([len(receipt.body) for receipt in receipts])
+            self._in_flight[first] = events - len(receipts), size - part
+            size = part
+        self._free(len(receipts), size)
 
     def _has_batch(self) -> bool:
         return (
