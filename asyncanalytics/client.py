@@ -100,7 +100,7 @@ _NOWHERE = _Nowhere()
 # it runs in; nothing public tells that, and nothing in its asyncio will change any more.
 _TELLS_QUICKLY = sys.version_info >= (3, 12)
 _BREATH = 256  # calls from one look at whether the loop has run meanwhile to the next
-_LONG_BREATH = 512  # the same, where it had at the last one: a look takes as long as two calls
+_LONG_BREATH = 512  # the same, where it had at the last one: a look costs more than a call
 _TURNS = 4  # of the loop, where it has not: a request takes several from one write to the next
 
 
@@ -546,21 +546,21 @@ class AsyncClient(Verbs):
         if self._holds_breath:
             return False
         self._breath, self._holds_breath = _BREATH, True
-        # Not asked which one runs: that is cold by now, and takes as long as a call.
+        # The one that runs, as `_try` has seen.
         self._loop.call_soon(self._breathes)  # type: ignore[union-attr]
         return True
 
     async def _breathe(self) -> None:
         """Let the loop run, so that no caller starves it, nor holds up requests under way."""
-        self._breath, self._holds_breath = _BREATH, False
+        self._breath = _BREATH
         for _ in range(_TURNS):
             await asyncio.sleep(0)
+        self._breath = _BREATH  # it has run because it had to
         if self._open_on is _NOWHERE:
             raise Closed
 
     def _breathes(self) -> None:
-        if self._holds_breath:
-            self._breath, self._holds_breath = _LONG_BREATH, False
+        self._breath, self._holds_breath = _LONG_BREATH, False
 
     async def _submit_in_turn(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         if not self._may_go_on():

@@ -2,21 +2,34 @@
 
 A child has one thread of its parent's, and the state of all: what another was amid stays half done
 there, and its locks are held for ever. So a fork waits while a client starts, while one looks up
-the name of a host, and while a module is imported that is left for its first use.
+the name of a host, while a module is imported that is left for its first use, and while a spool is
+within SQLite.
+
+While it waits for one of these it holds none of the others: who has that one may need them, in
+another thread too.
 """
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401 - a fork takes its lock, and logging's, after ours
+import concurrent.futures.thread  # noqa: F401 - its hooks, and those of logging, run after ours
 import os
 import threading
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+import weakref
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     Found = TypeVar("Found")
+
+_PATIENCE: Final = 5.0  # seconds that a fork waits for a disk that hangs
+
+
+class _Lock(Protocol):
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...  # noqa: FBT001 - as of threading
+
+    def release(self) -> None: ...
 
 
 class Lookups:
@@ -30,6 +43,7 @@ class Lookups:
     def __init__(self) -> None:
         self._gate = threading.RLock()
         self._under_way: set[threading.RLock] = set()
+        self._stopped: list[ExitStack] = []
 
     def run(self, function: Callable[..., Found], *args: Any) -> Found:
         """Call a function, and let forks wait for its end."""
@@ -42,17 +56,23 @@ class Lookups:
             finally:
                 self._under_way.discard(mine)
 
-    @contextmanager
-    def none_under_way(self) -> Iterator[None]:
-        """Wait until all calls have ended, and let none begin."""
-        with self._gate, ExitStack() as ended:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002 - as a lock has it
+        """Wait until all calls have ended, and let none begin; or say that some have not."""
+        if not self._gate.acquire(blocking, timeout):
+            return False
+        with ExitStack() as stopped:
+            stopped.callback(self._gate.release)
             for each in list(self._under_way):
-                ended.enter_context(each)
-            yield
+                if not each.acquire(blocking, timeout):
+                    return False
+                stopped.callback(each.release)
+            self._stopped.append(stopped.pop_all())
+        return True
 
+    def release(self) -> None:
+        """Let them begin again."""
+        self._stopped.pop().close()
 
-# A fork takes their locks in this order. So who holds one of them may wait for a later one, also in
-# another thread, and for no earlier one.
 
 starts: threading.RLock = threading.RLock()
 """Held while a client starts, which imports modules in its thread."""
@@ -62,6 +82,14 @@ imports: threading.RLock = threading.RLock()
 """Held while a module of the package is imported that is left for its first use."""
 loads: threading.RLock = threading.RLock()
 """Held while what httpx leaves for its first use is imported and made."""
+_gates: weakref.WeakSet[_Lock] = weakref.WeakSet()
+
+
+def gate() -> threading.RLock:
+    """Return a lock to hold while a thread is within SQLite."""
+    made = threading.RLock()
+    _gates.add(made)
+    return made
 
 
 class _Forks(threading.local):
@@ -78,14 +106,34 @@ _forks = _Forks()
 
 
 def _before_fork() -> None:
-    held = ExitStack()
+    held, given_up, raised = ExitStack(), set[_Lock](), list[BaseException]()
     _forks.held.append(held)
-    # A signal's exception may end the waiting. Python goes on with the fork all the same, and what
-    # comes after it lets go of what there is.
-    held.enter_context(starts)
-    held.enter_context(lookups.none_under_way())
-    held.enter_context(imports)
-    held.enter_context(loads)
+    busy: _Lock | None = starts
+    while busy is not None:
+        try:
+            if busy.acquire(timeout=_PATIENCE if busy in _gates else -1):
+                held.callback(busy.release)
+            else:
+                given_up.add(busy)
+        except BaseException as error:  # noqa: BLE001 - a signal's, which ends this one's waiting
+            given_up.add(busy)
+            raised.append(error)
+        busy = _take_all(held, given_up)
+    if raised:
+        raise raised[0]  # Python reports it, and goes on with the fork
+
+
+def _take_all(held: ExitStack, given_up: set[_Lock]) -> _Lock | None:
+    """Take what there is to take, or return what another thread has, and hold nothing."""
+    locks: list[_Lock] = [starts, lookups, imports, loads, *_gates]
+    for each in locks:
+        if each in given_up:
+            continue
+        if not each.acquire(blocking=False):
+            held.close()
+            return each
+        held.callback(each.release)
+    return None
 
 
 def _after_fork() -> None:
@@ -98,6 +146,7 @@ def _after_fork_in_child() -> None:
     _after_fork()
     # Others may hold the parent's for ever.
     lookups, starts, imports, loads = Lookups(), *(threading.RLock() for _ in range(3))
+    _gates.clear()
 
 
 if hasattr(os, "register_at_fork"):

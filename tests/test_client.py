@@ -165,7 +165,7 @@ async def test_calls_that_never_wait_let_others_run(lab: Lab) -> None:
 
 @looptime
 async def test_how_long_calls_hold_the_loop(lab: Lab) -> None:
-    """512 calls at the most, and 768 where the loop had run before; where it runs, no turn more."""
+    """512 calls of one task, and 768 where the loop had run before; where it runs, no turn more."""
     calls = 0
     turns: list[int] = []  # the calls made by then
 
@@ -200,6 +200,30 @@ async def test_how_long_calls_hold_the_loop(lab: Lab) -> None:
         await make(2_000)
         assert 256 <= longest() <= 512
         task.cancel()
+
+
+@looptime
+async def test_how_long_calls_of_several_tasks_hold_the_loop(lab: Lab) -> None:
+    """256 calls more for each task that is amid its calls."""
+    calls = 0
+    turns: list[int] = []  # the calls made by then
+
+    async def beside() -> None:
+        while True:
+            turns.append(calls)
+            await asyncio.sleep(0)
+
+    async def make() -> None:
+        nonlocal calls
+        for _ in range(2_000):
+            await client.track("Call", user_id="u1")
+            calls += 1
+
+    async with lab.client(lab.script()) as client:
+        task = asyncio.create_task(beside())
+        await asyncio.gather(*(make() for _ in range(4)))
+        task.cancel()
+    assert 512 < max(after - before for before, after in itertools.pairwise(turns)) <= 5 * 256
 
 
 @looptime

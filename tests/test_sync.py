@@ -799,6 +799,150 @@ def test_a_fork_while_a_client_starts(live: Live, delay: float) -> None:
     assert len({event["messageId"] for event in live.events}) == 401
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_amid_a_start_with_a_spool(live: Live, tmp_path: Path) -> None:
+    """It waits until the spool is made, and then for its writer: no child is amid SQLite's work."""
+    script = (
+        LATE.replace("Client()", f"Client(spool={str(tmp_path / 'spool')!r})")
+        + """
+from asyncanalytics import forks
+
+def look():
+    (gate,) = forks._gates
+    other = threading.Thread(target=lambda: print(json.dumps(gate.acquire(blocking=False))))
+    other.start()
+    other.join()
+
+os.register_at_fork(after_in_parent=look)
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+look()
+"""
+    )
+    early = "import os\nos.register_at_fork(before=lambda: look())  # the first comes last\n"
+    assert run(early + script, live) == [False, True, True]
+
+
+HALF = """
+import json, os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from asyncanalytics import Client, later
+
+def import_module(name):
+    begun.set()
+    until = time.monotonic() + 0.4
+    while time.monotonic() < until:  # where a handler can come in
+        time.sleep(0.01)
+    imported.append(name)
+
+later.import_module = import_module
+imported, begun = [], threading.Event()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_while_certificates_are_read(live: Live) -> None:
+    """It waits for that too, where a client starts on a loop of the program's own."""
+    script = (
+        HALF
+        + """
+import asyncio, httpx
+from asyncanalytics import AsyncClient
+create_ssl_context = httpx.create_ssl_context
+
+def slowly():
+    import_module("it")
+    return create_ssl_context()
+
+async def main():
+    async with AsyncClient():
+        pass
+
+httpx.create_ssl_context = slowly
+threading.Thread(target=asyncio.run, args=[main()]).start()
+begun.wait(10)
+pid = os.fork()
+if pid == 0:
+    print(json.dumps(imported), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    )
+    assert run(script, live) == [["it"]]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_a_signal_ends_only_one_of_the_waits_of_a_fork(live: Live) -> None:
+    """What it raises ends the wait for a client's start; a late import is waited for still."""
+    script = (
+        HALF
+        + """
+import asyncio
+sys.unraisablehook = lambda found: print(json.dumps(found.exc_type.__name__), flush=True)
+new_event_loop, starting, ends = asyncio.new_event_loop, threading.Event(), threading.Event()
+
+def late():
+    starting.set()
+    ends.wait(10)
+    return new_event_loop()
+
+asyncio.new_event_loop = late
+client = Client()
+threading.Thread(target=client.start).start()
+starting.wait(10)
+threading.Thread(target=later.load, args=["it"]).start()
+begun.wait(10)
+
+def handle(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+pid = os.fork()
+if pid == 0:
+    print(json.dumps(imported), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+ends.set()
+"""
+    )
+    assert run(script, live) == ["KeyboardInterrupt", ["it"]]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_a_handler_starts_a_client_while_another_thread_forks(live: Live) -> None:
+    """Amid a late import of its thread: the fork waits for that, and holds up no start."""
+    script = (
+        HALF
+        + """
+client = Client()
+
+def handle(*_):
+    time.sleep(0.1)  # by then the fork waits
+    client.start()
+    print(json.dumps("started"), flush=True)
+
+def fork():
+    begun.wait(10)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    pid = os.fork()
+    if pid == 0:
+        print(json.dumps(imported), flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+signal.signal(signal.SIGALRM, handle)
+forking = threading.Thread(target=fork)
+forking.start()
+later.load("it")
+forking.join()
+"""
+    )
+    assert run(script, live) == ["started", ["it"]]
+
+
 SLOW = """
 import json, os, socket, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -855,13 +999,13 @@ asyncio.new_event_loop = late
 os.register_at_fork(before=waits.set)
 client = Client()
 threading.Thread(target=client.start).start()
-begun.wait()
+begun.wait(10)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_amid_a_start(live: Live) -> None:
-    """What it holds while it waits is nothing that the rest of the start waits for."""
+    """What the fork holds while it waits is nothing that the rest of the start waits for."""
     assert run(LATE + THE_FORK, live) == [1]
 
 

@@ -17,7 +17,7 @@ from asyncanalytics.retrying import Delivered, Halt, Retry, Verdict
 from asyncanalytics.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from asyncanalytics.settings import Batching, Retrying, Sending
     from asyncanalytics.transport import Transport
@@ -102,7 +102,11 @@ class Destination(PostingDestination):
     ) -> tuple[str, dict[str, str], bytes]:
         bodies = [receipt.body for receipt in batch.receipts]
         headers = self._headers(batch, authorization)
-        is_packed = self._gzip and self._size(bodies) >= _WORTH_COMPRESSING
+        envelope = self._envelope
+        is_packed = self._gzip and (
+            sum(map(len, bodies)) + len(bodies) * envelope.per_event + envelope.size
+            >= _WORTH_COMPRESSING
+        )
         if is_packed:
             headers["content-encoding"] = "gzip"
         url = self.endpoint.url_for(batch.receipts[0].call)
@@ -115,10 +119,6 @@ class Destination(PostingDestination):
         else:
             content = self._envelope.pack(bodies, ids)
         return self.endpoint.batch_url, headers, content
-
-    def _size(self, bodies: Sequence[bytes]) -> int:
-        """Return the bytes of a request with these calls."""
-        return sum(map(len, bodies)) + len(bodies) * self._envelope.per_event + self._envelope.size
 
     def _headers(self, batch: Batch, authorization: Secret) -> dict[str, str]:
         headers = {"content-type": "application/json"}

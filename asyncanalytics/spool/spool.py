@@ -13,8 +13,9 @@ import os
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncanalytics import forks
 from asyncanalytics.errors import ConfigurationError
-from asyncanalytics.spool import damage, forking, letters
+from asyncanalytics.spool import damage, letters
 from asyncanalytics.spool.adoption import Adoption
 from asyncanalytics.spool.errors import SpoolForked
 from asyncanalytics.spool.files import prepare_folder
@@ -65,7 +66,7 @@ class Spool(AbstractContextManager["Spool"]):
         self._sealing = sealing
         self._pid = os.getpid()
         place = prepare_folder(folder)
-        gate = forking.gate()
+        gate = forks.gate()
         with gate:
             self._keeper = Keeper(place, sealing, destinations)
         self._adoption = Adoption(place, destinations, self._keeper.news)

@@ -88,7 +88,7 @@ class Writer:
         self,
         keeper: Keeper,
         *,
-        gate: threading.Lock,
+        gate: threading.RLock,
         at_end: Callable[[], None],
         on_found: Callable[[Mapping[str, int]], None] | None,
     ) -> None:
