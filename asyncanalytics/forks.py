@@ -6,7 +6,7 @@ the name of a host, while a module is imported that is left for its first use, a
 within SQLite.
 
 While it waits for one of these it holds none of the others: who has that one may need them, in
-another thread too.
+another thread too. Spools come last, one after the other: within SQLite nobody needs the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     Found = TypeVar("Found")
 
@@ -82,13 +82,13 @@ imports: threading.RLock = threading.RLock()
 """Held while a module of the package is imported that is left for its first use."""
 loads: threading.RLock = threading.RLock()
 """Held while what httpx leaves for its first use is imported and made."""
-_gates: weakref.WeakSet[_Lock] = weakref.WeakSet()
+_gates: set[weakref.ref[threading.RLock]] = set()  # unlike a WeakSet, copied in one step
 
 
 def gate() -> threading.RLock:
     """Return a lock to hold while a thread is within SQLite."""
     made = threading.RLock()
-    _gates.add(made)
+    _gates.add(weakref.ref(made, _gates.discard))
     return made
 
 
@@ -106,26 +106,29 @@ _forks = _Forks()
 
 
 def _before_fork() -> None:
-    held, given_up, raised = ExitStack(), set[_Lock](), list[BaseException]()
+    held, given_up, raised = ExitStack(), set[_Lock | None](), list[BaseException]()
     _forks.held.append(held)
-    busy: _Lock | None = starts
-    while busy is not None:
+    while True:
+        busy = None
         try:
-            if busy.acquire(timeout=_PATIENCE if busy in _gates else -1):
-                held.callback(busy.release)
-            else:
-                given_up.add(busy)
+            busy = _take_all(held, given_up)
+            if busy is None:
+                break
+            busy.acquire()
+            held.callback(busy.release)
         except BaseException as error:  # noqa: BLE001 - a signal's, which ends this one's waiting
             given_up.add(busy)
             raised.append(error)
-        busy = _take_all(held, given_up)
+    for each in [found() for found in list(_gates)]:
+        if each is not None and each.acquire(timeout=_PATIENCE):
+            held.callback(each.release)
     if raised:
         raise raised[0]  # Python reports it, and goes on with the fork
 
 
-def _take_all(held: ExitStack, given_up: set[_Lock]) -> _Lock | None:
+def _take_all(held: ExitStack, given_up: Container[_Lock | None]) -> _Lock | None:
     """Take what there is to take, or return what another thread has, and hold nothing."""
-    locks: list[_Lock] = [starts, lookups, imports, loads, *_gates]
+    locks: list[_Lock] = [starts, lookups, imports, loads]
     for each in locks:
         if each in given_up:
             continue

@@ -808,7 +808,7 @@ def test_a_fork_amid_a_start_with_a_spool(live: Live, tmp_path: Path) -> None:
 from asyncanalytics import forks
 
 def look():
-    (gate,) = forks._gates
+    (gate,) = (each() for each in forks._gates)
     other = threading.Thread(target=lambda: print(json.dumps(gate.acquire(blocking=False))))
     other.start()
     other.join()
@@ -823,6 +823,34 @@ look()
     )
     early = "import os\nos.register_at_fork(before=lambda: look())  # the first comes last\n"
     assert run(early + script, live) == [False, True, True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_beside_spools_that_write_all_the_time(live: Live) -> None:
+    """It waits for each once, however seldom all of them rest at the same moment."""
+    script = """
+import json, os, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from asyncanalytics import forks
+
+def write(gate):
+    while True:
+        with gate:
+            time.sleep(0.01)
+
+gates = [forks.gate() for _ in range(5)]
+for gate in gates:
+    threading.Thread(target=write, args=[gate], daemon=True).start()
+began = time.monotonic()
+for _ in range(5):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+print(json.dumps(time.monotonic() - began < 10), flush=True)
+os._exit(0)
+"""
+    assert run(script, live) == [True]
 
 
 HALF = """
