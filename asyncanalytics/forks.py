@@ -27,7 +27,7 @@ _PATIENCE: Final = 5.0  # seconds that a fork waits for a disk that hangs
 
 
 class _Lock(Protocol):
-    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...  # noqa: FBT001 - as of threading
+    def acquire(self, blocking: bool = ...) -> bool: ...  # noqa: FBT001 - as a lock has it
 
     def release(self) -> None: ...
 
@@ -56,14 +56,14 @@ class Lookups:
             finally:
                 self._under_way.discard(mine)
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002 - as a lock has it
+    def acquire(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002 - the same
         """Wait until all calls have ended, and let none begin; or say that some have not."""
-        if not self._gate.acquire(blocking, timeout):
+        if not self._gate.acquire(blocking):
             return False
         with ExitStack() as stopped:
             stopped.callback(self._gate.release)
             for each in list(self._under_way):
-                if not each.acquire(blocking, timeout):
+                if not each.acquire(blocking):
                     return False
                 stopped.callback(each.release)
             self._stopped.append(stopped.pop_all())

@@ -163,67 +163,68 @@ async def test_calls_that_never_wait_let_others_run(lab: Lab) -> None:
         task.cancel()
 
 
+class Turns:
+    """How many calls were made by each turn that the loop gave a task beside them."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.at: list[int] = []
+
+    async def note(self) -> None:
+        """Take each turn that there is."""
+        while True:
+            self.at.append(self.calls)
+            await asyncio.sleep(0)
+
+    def longest(self) -> int:
+        """Return the most calls between two turns, or since the last."""
+        return max(after - before for before, after in itertools.pairwise([*self.at, self.calls]))
+
+
 @looptime
 async def test_how_long_calls_hold_the_loop(lab: Lab) -> None:
     """512 calls of one task, and 768 where the loop had run before; where it runs, no turn more."""
-    calls = 0
-    turns: list[int] = []  # the calls made by then
-
-    async def beside() -> None:
-        while True:
-            turns.append(calls)
-            await asyncio.sleep(0)
+    turns = Turns()
 
     async def make(count: int, *, pause: int | None = None) -> None:
-        nonlocal calls
         for _ in range(count):
             await client.track("Call", user_id="u1")
-            calls += 1
-            if pause is not None and calls % pause == 0:
+            turns.calls += 1
+            if pause is not None and turns.calls % pause == 0:
                 await asyncio.sleep(0)
 
-    def longest() -> int:
-        return max(after - before for before, after in itertools.pairwise([*turns, calls]))
-
     async with lab.client(lab.script()) as client, asyncio.TaskGroup() as group:
-        task = group.create_task(beside())
+        task = group.create_task(turns.note())
         await make(3_000)
-        assert 256 <= longest() <= 512
+        assert 256 <= turns.longest() <= 512
         await make(1_000, pause=200)
-        turns.clear()
+        turns.at.clear()
         await make(6_000, pause=200)
-        assert len(turns) == 30
-        turns[:] = [calls]
+        assert len(turns.at) == 30
+        turns.at[:] = [turns.calls]
         await make(768)
-        assert 512 < longest() <= 768
-        turns[:] = turns[-1:]
+        assert 512 < turns.longest() <= 768
+        turns.at[:] = turns.at[-1:]
         await make(2_000)
-        assert 256 <= longest() <= 512
+        assert 256 <= turns.longest() <= 512
         task.cancel()
 
 
 @looptime
 async def test_how_long_calls_of_several_tasks_hold_the_loop(lab: Lab) -> None:
     """256 calls more for each task that is amid its calls."""
-    calls = 0
-    turns: list[int] = []  # the calls made by then
-
-    async def beside() -> None:
-        while True:
-            turns.append(calls)
-            await asyncio.sleep(0)
+    turns = Turns()
 
     async def make() -> None:
-        nonlocal calls
         for _ in range(2_000):
             await client.track("Call", user_id="u1")
-            calls += 1
+            turns.calls += 1
 
     async with lab.client(lab.script()) as client:
-        task = asyncio.create_task(beside())
+        task = asyncio.create_task(turns.note())
         await asyncio.gather(*(make() for _ in range(4)))
         task.cancel()
-    assert 512 < max(after - before for before, after in itertools.pairwise(turns)) <= 5 * 256
+    assert 512 < turns.longest() <= 5 * 256
 
 
 @looptime

@@ -800,32 +800,6 @@ def test_a_fork_while_a_client_starts(live: Live, delay: float) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_fork_amid_a_start_with_a_spool(live: Live, tmp_path: Path) -> None:
-    """It waits until the spool is made, and then for its writer: no child is amid SQLite's work."""
-    script = (
-        LATE.replace("Client()", f"Client(spool={str(tmp_path / 'spool')!r})")
-        + """
-from asyncanalytics import forks
-
-def look():
-    (gate,) = (each() for each in forks._gates)
-    other = threading.Thread(target=lambda: print(json.dumps(gate.acquire(blocking=False))))
-    other.start()
-    other.join()
-
-os.register_at_fork(after_in_parent=look)
-pid = os.fork()
-if pid == 0:
-    os._exit(0)
-os.waitpid(pid, 0)
-look()
-"""
-    )
-    early = "import os\nos.register_at_fork(before=lambda: look())  # the first comes last\n"
-    assert run(early + script, live) == [False, True, True]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_beside_spools_that_write_all_the_time(live: Live) -> None:
     """It waits for each once, however seldom all of them rest at the same moment."""
     script = """
@@ -867,6 +841,13 @@ def import_module(name):
 
 later.import_module = import_module
 imported, begun = [], threading.Event()
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        print(json.dumps(imported), flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
 """
 
 
@@ -891,11 +872,7 @@ async def main():
 httpx.create_ssl_context = slowly
 threading.Thread(target=asyncio.run, args=[main()]).start()
 begun.wait(10)
-pid = os.fork()
-if pid == 0:
-    print(json.dumps(imported), flush=True)
-    os._exit(0)
-os.waitpid(pid, 0)
+fork()
 """
     )
     assert run(script, live) == [["it"]]
@@ -928,11 +905,7 @@ def handle(*_):
 
 signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 0.05)
-pid = os.fork()
-if pid == 0:
-    print(json.dumps(imported), flush=True)
-    os._exit(0)
-os.waitpid(pid, 0)
+fork()
 ends.set()
 """
     )
@@ -952,17 +925,13 @@ def handle(*_):
     client.start()
     print(json.dumps("started"), flush=True)
 
-def fork():
+def fork_then():
     begun.wait(10)
     signal.setitimer(signal.ITIMER_REAL, 0.05)
-    pid = os.fork()
-    if pid == 0:
-        print(json.dumps(imported), flush=True)
-        os._exit(0)
-    os.waitpid(pid, 0)
+    fork()
 
 signal.signal(signal.SIGALRM, handle)
-forking = threading.Thread(target=fork)
+forking = threading.Thread(target=fork_then)
 forking.start()
 later.load("it")
 forking.join()
@@ -1002,7 +971,9 @@ THE_FORK = """
 pid = os.fork()
 if pid == 0:
     client.track("From Child", user_id="u1")
-    print(json.dumps(client.close().delivered), flush=True)
+    stats = client.close()
+    assert stats.accepted == stats.delivered + stats.rejected + stats.dropped + stats.pending
+    print(json.dumps(stats.delivered), flush=True)
     os._exit(0)
 os.waitpid(pid, 0)
 """
@@ -1035,6 +1006,32 @@ begun.wait(10)
 def test_a_fork_amid_a_start(live: Live) -> None:
     """What the fork holds while it waits is nothing that the rest of the start waits for."""
     assert run(LATE + THE_FORK, live) == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_amid_a_start_with_a_spool(live: Live, tmp_path: Path) -> None:
+    """It waits until the spool is made, and then for its writer: no child is amid SQLite's work."""
+    script = (
+        LATE.replace("Client()", f"Client(spool={str(tmp_path / 'spool')!r})")
+        + """
+from asyncanalytics import forks
+
+def look():
+    (gate,) = (each() for each in forks._gates)
+    other = threading.Thread(target=lambda: print(json.dumps(gate.acquire(blocking=False))))
+    other.start()
+    other.join()
+
+os.register_at_fork(after_in_parent=look)
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+look()
+"""
+    )
+    early = "import os\nos.register_at_fork(before=lambda: look())  # the first comes last\n"
+    assert run(early + script, live) == [False, True, True]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

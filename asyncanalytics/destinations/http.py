@@ -111,13 +111,13 @@ class Destination(PostingDestination):
             headers["content-encoding"] = "gzip"
         url = self.endpoint.url_for(batch.receipts[0].call)
         if url is not None:
-            content = self._envelope.pack_one(bodies[0])
+            content = envelope.pack_one(bodies[0])
             return url, headers, await _compress([content]) if is_packed else content
         ids = f"{batch.receipts[0].message_id} {batch.receipts[-1].message_id} {len(bodies)}"
         if is_packed:
-            content = await _compress(self._envelope.pieces(bodies, ids))
+            content = await _compress(envelope.pieces(bodies, ids))
         else:
-            content = self._envelope.pack(bodies, ids)
+            content = envelope.pack(bodies, ids)
         return self.endpoint.batch_url, headers, content
 
     def _headers(self, batch: Batch, authorization: Secret) -> dict[str, str]:
