@@ -27,6 +27,7 @@ import anyio
 from asyncanalytics import encoding, endpoints
 from asyncanalytics.binding import bound_source, current
 from asyncanalytics.bound import BoundClient
+from asyncanalytics.breath import SHORT, Breath
 from asyncanalytics.destinations import BaseDestination, Destination
 from asyncanalytics.errors import (
     Closed,
@@ -99,9 +100,6 @@ _NOWHERE = _Nowhere()
 # CPython 3.11 makes a system call to tell the running loop. There a call asks the loop which thread
 # it runs in; nothing public tells that, and nothing in its asyncio will change any more.
 _TELLS_QUICKLY = sys.version_info >= (3, 12)
-_BREATH = 256  # calls from one look at whether the loop has run meanwhile to the next
-_LONG_BREATH = 512  # the same, where it had at the last one: a look costs more than a call
-_TURNS = 4  # of the loop, where it has not: a request takes several from one write to the next
 
 
 class AsyncClient(Verbs):
@@ -182,6 +180,7 @@ class AsyncClient(Verbs):
         self._sending = sending or Sending()
         if self._sending.http2:
             check_http2()
+        self._breath = Breath()
         self._flushers = tuple(
             Flusher(
                 destination,
@@ -191,6 +190,7 @@ class AsyncClient(Verbs):
                 max_in_flight=self._sending.max_in_flight,
                 on_settle=on_settle,
                 journal=self._journal,
+                breath=self._breath,
             )
             for destination in destinations
         )
@@ -214,8 +214,6 @@ class AsyncClient(Verbs):
         self._closing: asyncio.Task[None] | None = None
         self._refused = 0
         self._unrouted = 0
-        self._breath = _BREATH  # calls until the next look
-        self._holds_breath = False  # whether the loop has not run since the last
 
     def _only_destination(
         self,
@@ -257,7 +255,7 @@ class AsyncClient(Verbs):
         for flusher in self._flushers:
             # Its tasks live as long as the client: the place of this start is not theirs.
             Context().run(flusher.start)
-        self._state, self._has_warned, self._holds_breath = State.OPEN, False, False
+        self._state, self._has_warned, self._breath.is_held = State.OPEN, False, False
         self._open_on = self._loop
         self._asked = self._loop if isinstance(self._loop, asyncio.BaseEventLoop) else _NOWHERE
         _unclosed.add(self)
@@ -509,7 +507,8 @@ class AsyncClient(Verbs):
         is_here = not _TELLS_QUICKLY and get_ident() == self._asked._thread_id  # noqa: SLF001 - see there
         if not is_here and _running_loop() is not self._open_on:
             raise self._misuse()
-        self._breath -= 1
+        breath = self._breath
+        breath.left -= 1
         source = current.get()
         if source is not None:
             binding = source.binding()
@@ -517,7 +516,7 @@ class AsyncClient(Verbs):
             if binding.opted_out:
                 return None
         # The number is looked at here too: most calls need no other look.
-        if self._straight is None or (self._breath <= 0 and not self._may_go_on()):
+        if self._straight is None or (breath.left <= 0 and not self._may_go_on()):
             return None
         return self._offer(self._straight, wire, fields)
 
@@ -540,31 +539,16 @@ class AsyncClient(Verbs):
         return self._submit_in_turn(wire, fields)
 
     def _may_go_on(self) -> bool:
-        """Whether the loop has run since the last look, where it is time for one."""
-        if self._breath > 0:
-            return True
-        if self._holds_breath:
-            return False
-        self._breath, self._holds_breath = _BREATH, True
-        # The one that runs, as `_try` has seen.
-        self._loop.call_soon(self._breathes)  # type: ignore[union-attr]
-        return True
+        return self._breath.lasts(self._loop)  # type: ignore[arg-type] # the one that runs, as `_try` has seen
 
-    async def _breathe(self) -> None:
-        """Let the loop run, so that no caller starves it, nor holds up requests under way."""
-        self._breath = _BREATH
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
-        self._breath = _BREATH  # it has run because it had to
+    async def _let_the_loop_run(self) -> None:
+        await self._breath.take()
         if self._open_on is _NOWHERE:
             raise Closed
 
-    def _breathes(self) -> None:
-        self._breath, self._holds_breath = _LONG_BREATH, False
-
     async def _submit_in_turn(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         if not self._may_go_on():
-            await self._breathe()
+            await self._let_the_loop_run()
         route = self._route(wire, fields)
         for stop in route.stops:
             if not stop.has_room():
@@ -577,11 +561,11 @@ class AsyncClient(Verbs):
 
     def _submit_nowait(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         # Nothing here can let the loop run: awaited calls go on counting where they were.
-        breath, self._breath = self._breath, _BREATH
+        left, self._breath.left = self._breath.left, SHORT
         try:
             receipt = self._try(wire, fields)
         finally:
-            self._breath = breath
+            self._breath.left = left
         if receipt is not None:
             return receipt
         route = self._route(wire, fields)

@@ -30,7 +30,6 @@ from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
@@ -59,23 +58,27 @@ _TOO_DEEP = "it is nested too deeply, or contains itself"
 
 # ---------------------------------------------------------------------------------------- stamps
 
+_MILLISECONDS = [f".{each:03d}Z" for each in range(1_000)]
+
 _since = _until = 0.0  # the wall clock's seconds between which the text holds
 _text = ""
+_second = 0, ""  # the last one, and its text
 
 
 def stamp() -> str:
     """Return the wall-clock time as ISO 8601 in UTC with milliseconds."""
-    global _since, _until, _text  # noqa: PLW0603 - one text serves the calls of a millisecond
+    global _since, _until, _text, _second  # noqa: PLW0603 - one text serves the calls of a millisecond
     if not _since <= time.time() < _until:
-        second, rest = divmod(time.time_ns() // 1_000_000, 1_000)
-        _text = f"{_to_the_second(second)}.{rest:03d}Z"
-        _since, _until = second + rest / 1_000, second + (rest + 1) / 1_000
+        # In few steps, which are cold by then: they decide how long the slowest calls take.
+        milliseconds = time.time_ns() // 1_000_000
+        now = milliseconds // 1_000
+        second, text = _second
+        if second != now:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+            _second = now, text
+        _text = text + _MILLISECONDS[milliseconds - now * 1_000]
+        _since, _until = milliseconds / 1_000, (milliseconds + 1) / 1_000
     return _text
-
-
-@lru_cache(maxsize=1)
-def _to_the_second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def new_id() -> str:

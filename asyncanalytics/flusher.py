@@ -30,6 +30,7 @@ from asyncanalytics.stats import DestinationStats, Ledger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Sequence
 
+    from asyncanalytics.breath import Breath
     from asyncanalytics.buffers import Buffer
     from asyncanalytics.destinations import BaseDestination
     from asyncanalytics.journal import Journal
@@ -59,6 +60,7 @@ class Flusher:
         retrying: Retrying,
         max_in_flight: int,
         on_settle: SettleHook | None,
+        breath: Breath,
         journal: Journal | None = None,
     ) -> None:
         """Make the buffer; nothing runs before `start`. With a journal it stands on a disk."""
@@ -72,6 +74,7 @@ class Flusher:
         self._max_in_flight = max_in_flight
         self._on_settle = on_settle
         self._journal = journal
+        self._breath = breath
         self._renew()
 
     def _renew(self) -> None:
@@ -347,6 +350,7 @@ class Flusher:
             batch = self.buffer.take()
             if batch is None:
                 continue  # dropped meanwhile, to make room
+            self._breath.renew()
             if self._halted and self._clock() < self._halted[0]:
                 self._settle(batch, batch.receipts, self._halted[1])
                 await asyncio.sleep(0)
@@ -425,6 +429,7 @@ class Flusher:
                 if _is_cancelled():
                     raise
                 verdict = Retry(f"its code raised {describe(error)}")
+        self._breath.renew()
         if _is_hiccup(verdict, batch):
             return verdict  # says nothing about the server
         self._pace.note(succeeded=not isinstance(verdict, Retry))

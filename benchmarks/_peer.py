@@ -122,13 +122,13 @@ class Questions:
         asked = self._ready(url, None, gzip=False)
         await asked.warm()
         client, track = asked.client, self._peer.track
-        clock, times = time.perf_counter, []
-        for number, (user_id, properties) in enumerate(_load.calls(calls), 1):
-            start = clock()
-            track(client, _load.EVENT, user_id, properties)
-            times.append(clock() - start)
+        clock, times = time.perf_counter, _subject.room(calls)
+        for number, (user_id, properties) in enumerate(_load.calls(calls)):
             if number % _subject.BURST == 0:
                 await asyncio.sleep(_subject.PAUSE)
+            start = clock()
+            track(client, _load.EVENT, user_id, properties)
+            times[number] = clock() - start
         await asked.flush()
         return _subject.call_times(times) | {"sent": asked.sent + calls}
 

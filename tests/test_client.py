@@ -155,7 +155,7 @@ async def test_calls_that_never_wait_let_others_run(lab: Lab) -> None:
             await asyncio.sleep(0)
         assert turns <= 1_025
         turns = 0
-        for number in range(1_024):
+        for number in range(896 + 512):
             await client.track("Call", user_id="u1")
             if number % 100 == 0:
                 client.track_nowait("Call", user_id="u1")
@@ -183,7 +183,7 @@ class Turns:
 
 @looptime
 async def test_how_long_calls_hold_the_loop(lab: Lab) -> None:
-    """512 calls of one task, and 768 where the loop had run before; where it runs, no turn more."""
+    """512 calls of one task, and 896 where the loop had run before; where it runs, no turn more."""
     turns = Turns()
 
     async def make(count: int, *, pause: int | None = None) -> None:
@@ -199,15 +199,39 @@ async def test_how_long_calls_hold_the_loop(lab: Lab) -> None:
         assert 256 <= turns.longest() <= 512
         await make(1_000, pause=200)
         turns.at.clear()
-        await make(6_000, pause=200)
-        assert len(turns.at) == 30
+        await make(6_400, pause=200)
+        assert len(turns.at) == 32
         turns.at[:] = [turns.calls]
-        await make(768)
-        assert 512 < turns.longest() <= 768
+        await make(896)
+        assert 512 < turns.longest() <= 896
         turns.at[:] = turns.at[-1:]
         await make(2_000)
         assert 256 <= turns.longest() <= 512
         task.cancel()
+
+
+@looptime
+async def test_batches_show_that_the_loop_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are taken, a call asks the loop for nothing but to wake the flusher."""
+    loop = asyncio.get_running_loop()
+    asked = list[str]()
+    call_soon = loop.call_soon
+
+    def note(callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        if is_calling:
+            asked.append(getattr(callback, "__qualname__", ""))
+        return call_soon(callback, *args, context=context)
+
+    async with lab.client(lab.script(), batching=Batching(max_events=300)) as client:
+        monkeypatch.setattr(loop, "call_soon", note)
+        for number in range(6_000):
+            is_calling = True
+            await client.track("Call", user_id="u1")
+            is_calling = False
+            if number % 200 == 199:
+                await asyncio.sleep(0.05)
+    assert asked
+    assert {*asked} == {"Task.task_wakeup"}
 
 
 @looptime

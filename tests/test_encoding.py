@@ -9,6 +9,7 @@ import datetime as dt
 import enum
 import gzip
 import ipaddress
+import itertools
 import json
 import math
 import pathlib
@@ -609,6 +610,20 @@ def test_a_stamp_is_the_time_now() -> None:
     while encoding.stamp() == encoding.stamp():
         pass
     assert dt.datetime.fromisoformat(encoding.stamp()).timestamp() > first
+
+
+@thorough
+@given(st.lists(st.integers(0, 4_102_444_800 * 10**9), min_size=1), st.lists(st.integers(0, 10**9)))
+def test_a_stamp_is_of_its_moment(moments: list[int], steps: list[int]) -> None:
+    """However the clock jumps or goes on, a stamp is of its millisecond, to a clock's precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: now / 1e9)
+        patch.setattr(time, "time_ns", lambda: now)
+        for now in [*moments, *itertools.accumulate(steps, initial=moments[-1])]:
+            text = encoding.stamp()
+            since = round(dt.datetime.fromisoformat(text).timestamp() * 1_000) * 10**6
+            assert len(text) == len("2026-01-02T00:00:00.000Z")
+            assert since - 1_000 <= now < since + 10**6 + 1_000
 
 
 def test_ids_are_unique_and_sort_by_time() -> None:

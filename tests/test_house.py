@@ -29,7 +29,7 @@ PICTURE: list[tuple[str, set[str]]] = [
     ("bytes", {"encoding"}),
     ("rules", {"batching", "endpoints", "paths", "retrying"}),
     ("the disk", {"spool"}),
-    ("families", {"aside", "journal", "middleware", "oauth", "pace", "transport"}),
+    ("families", {"aside", "breath", "journal", "middleware", "oauth", "pace", "transport"}),
     ("buffers", {"buffers"}),
     ("destinations", {"destinations"}),
     ("engine", {"flusher", "routing"}),

@@ -113,17 +113,17 @@ async function callTime(peer, { calls: count, ...options }) {
   const client = ready(peer, options);
   await send(peer, client, calls(WARM_UP), EVENTS.full);
   await peer.flush(client);
-  const times = [];
+  const times = new Float64Array(count);
   const made = calls(count);
   for (let i = 0; i < count; i += 1) {
-    const { userId, properties } = made[i];
-    const start = performance.now();
-    peer.track(client, EVENTS.full, userId, properties);
-    times.push((performance.now() - start) / 1e3);
-    if ((i + 1) % BURST === 0) {
+    if (i % BURST === 0) {
       if (peer.breathe) await peer.breathe(client);
       await sleep(PAUSE);
     }
+    const { userId, properties } = made[i];
+    const start = performance.now();
+    peer.track(client, EVENTS.full, userId, properties);
+    times[i] = (performance.now() - start) / 1e3;
   }
   await peer.flush(client);
   const first = times.filter((_, i) => i % BURST === 0).sort((a, b) => a - b);

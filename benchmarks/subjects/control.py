@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import _load
 import _pace
 import _subject
 from _bare import Wire, encode, send
+
+if TYPE_CHECKING:
+    from array import array
 
 
 def throughput(
@@ -62,25 +65,25 @@ async def _nothing(event: str, *, user_id: str, properties: dict[str, Any]) -> N
     """Stand for a client that does nothing."""
 
 
-async def _empty_calls(calls: list[tuple[str, dict[str, Any]]]) -> list[float]:
-    clock, times = time.perf_counter, []
-    for number, (user_id, properties) in enumerate(calls, 1):
-        start = clock()
-        await _nothing(_load.EVENT, user_id=user_id, properties=properties)
-        times.append(clock() - start)
+async def _empty_calls(calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
+    clock, times = time.perf_counter, _subject.room(len(calls))
+    for number, (user_id, properties) in enumerate(calls):
         if number % _subject.BURST == 0:
             await asyncio.sleep(_subject.PAUSE)
+        start = clock()
+        await _nothing(_load.EVENT, user_id=user_id, properties=properties)
+        times[number] = clock() - start
     return times
 
 
-def _encodings(calls: list[tuple[str, dict[str, Any]]]) -> list[float]:
-    clock, times = time.perf_counter, []
-    for number, (user_id, properties) in enumerate(calls, 1):
-        start = clock()
-        encode(user_id, properties)
-        times.append(clock() - start)
+def _encodings(calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
+    clock, times = time.perf_counter, _subject.room(len(calls))
+    for number, (user_id, properties) in enumerate(calls):
         if number % _subject.BURST == 0:
             time.sleep(_subject.PAUSE)
+        start = clock()
+        encode(user_id, properties)
+        times[number] = clock() - start
     return times
 
 

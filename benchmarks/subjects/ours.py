@@ -19,6 +19,7 @@ from _nowhere import Nowhere
 from asyncanalytics import AsyncClient, Client, Queueing, Sending
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import AsyncIterator
 
 _ROOMY = Queueing(max_events=10_000_000, max_bytes=4 << 30)
@@ -133,41 +134,41 @@ async def call_time_on_loop(url: str, calls: int, verb: str) -> _subject.Answer:
     return _subject.call_times(times) | {"sent": warm + calls}
 
 
-async def _awaited(client: AsyncClient, calls: list[tuple[str, dict[str, Any]]]) -> list[float]:
-    clock, times = time.perf_counter, []
-    for number, (user_id, properties) in enumerate(calls, 1):
-        start = clock()
-        await client.track(_load.EVENT, user_id=user_id, properties=properties)
-        times.append(clock() - start)
+async def _awaited(client: AsyncClient, calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
+    clock, times = time.perf_counter, _subject.room(len(calls))
+    for number, (user_id, properties) in enumerate(calls):
         if number % _subject.BURST == 0:
             await asyncio.sleep(_subject.PAUSE)
+        start = clock()
+        await client.track(_load.EVENT, user_id=user_id, properties=properties)
+        times[number] = clock() - start
     return times
 
 
-async def _nowait(client: AsyncClient, calls: list[tuple[str, dict[str, Any]]]) -> list[float]:
-    clock, times = time.perf_counter, []
-    for number, (user_id, properties) in enumerate(calls, 1):
-        start = clock()
-        client.track_nowait(_load.EVENT, user_id=user_id, properties=properties)
-        times.append(clock() - start)
+async def _nowait(client: AsyncClient, calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
+    clock, times = time.perf_counter, _subject.room(len(calls))
+    for number, (user_id, properties) in enumerate(calls):
         if number % _subject.BURST == 0:
             await asyncio.sleep(_subject.PAUSE)
+        start = clock()
+        client.track_nowait(_load.EVENT, user_id=user_id, properties=properties)
+        times[number] = clock() - start
     return times
 
 
 def call_time_sync(url: str, calls: int) -> _subject.Answer:
     """Time each call of the sync facade, from the main thread, in bursts."""
-    clock, times = time.perf_counter, []
+    clock, times = time.perf_counter, _subject.room(calls)
     with Client("key", endpoint=url) as client:
         for user_id, properties in _load.calls(_subject.WARM_UP):
             client.track(_load.EVENT, user_id=user_id, properties=properties)
         client.flush()
-        for number, (user_id, properties) in enumerate(_load.calls(calls), 1):
-            start = clock()
-            client.track(_load.EVENT, user_id=user_id, properties=properties)
-            times.append(clock() - start)
+        for number, (user_id, properties) in enumerate(_load.calls(calls)):
             if number % _subject.BURST == 0:
                 time.sleep(_subject.PAUSE)
+            start = clock()
+            client.track(_load.EVENT, user_id=user_id, properties=properties)
+            times[number] = clock() - start
     return _subject.call_times(times) | {"sent": _subject.WARM_UP + calls}
 
 

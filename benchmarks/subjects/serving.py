@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import _load
 import _subject
@@ -17,6 +17,9 @@ from fastapi import FastAPI
 
 from asyncanalytics import AsyncClient
 from asyncanalytics.integrations.fastapi import Analytics, AnalyticsMiddleware
+
+if TYPE_CHECKING:
+    from array import array
 
 _HEADERS = {
     "host": "shop.example",
@@ -91,16 +94,16 @@ async def _call(analytics: Analytics) -> None:
     await analytics.track(_load.EVENT, properties=next(_ORDERS))
 
 
-async def _times(app: Any, client: AsyncClient, count: int) -> list[float]:
-    clock, times = time.perf_counter, []
-    for number in range(1, count + 1):
+async def _times(app: Any, client: AsyncClient, count: int) -> array[float]:
+    clock, times = time.perf_counter, _subject.room(count)
+    for number in range(count):
+        if number % _subject.BURST == 0:
+            await asyncio.sleep(_subject.PAUSE)
         # As a server gives them: a scope of its own, and a copy of the lifespan's state.
         scope = {**_SCOPE, "state": {"analytics": client}}
         start = clock()
         await app(scope, _receive, _send)
-        times.append(clock() - start)
-        if number % _subject.BURST == 0:
-            await asyncio.sleep(_subject.PAUSE)
+        times[number] = clock() - start
     return times
 
 

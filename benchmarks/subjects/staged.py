@@ -172,8 +172,9 @@ class _Burst:
     """The seconds that calls took, one after the other, and what each of them met."""
 
     def __init__(self, client: AsyncClient) -> None:
-        self.times: list[float] = []
-        self.met: list[str] = []
+        self.times = _subject.room(_subject.BURST)
+        self.met = [""] * _subject.BURST
+        self._count = 0
         self._client = client
         self._seen = self._look()
 
@@ -183,7 +184,7 @@ class _Burst:
             "a garbage collection in it": _collections,
             "the first of a millisecond": time.time_ns() // 1_000_000,
             "it fills a batch, and wakes the flusher": buffer.ready.is_set(),
-            "a look whether the loop runs": self._client._holds_breath,  # noqa: SLF001 - the same
+            "a look whether the loop runs": self._client._breath.is_held,  # noqa: SLF001 - the same
         }
 
     def add(self, seconds: float) -> None:
@@ -191,8 +192,9 @@ class _Burst:
         before, self._seen = self._seen, self._look()
         changed = [name for name, each in self._seen.items() if each > before[name]]
         met = changed[0] if changed else "any other"
-        self.met.append(met if len(self.times) >= 2 else "one of the first two of a burst")
-        self.times.append(seconds)
+        self.met[self._count] = met if self._count >= 2 else "one of the first two of a burst"
+        self.times[self._count] = seconds
+        self._count += 1
 
 
 def _slow(bursts: Sequence[_Burst], limit: float) -> dict[str, float]:

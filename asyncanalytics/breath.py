@@ -1,0 +1,47 @@
+"""How many calls may be made in a row before the event loop has to run.
+
+A call that finds room asks nothing of the loop. So calls without a pause would starve it, and hold
+up the requests under way: after a while one of them waits until it has run. Batches that are taken
+and answered show that it runs anyway. Where none are, it is asked for a turn, which costs more than
+a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+SHORT = 256  # calls before the loop is asked for a turn, and from then on before one waits for it
+_LONG = 640  # calls before it is asked, where it has just run by itself
+_TURNS = 4  # of the loop, where a call waits: a request takes several from one write to the next
+
+
+class Breath:
+    """Counts the calls of one client; those who make one subtract it from `left`."""
+
+    def __init__(self) -> None:
+        """Be as after a wait."""
+        self.left = SHORT
+        """Calls until there is more to do than to count."""
+        self.is_held = False
+        """Whether the loop has not run since it was asked to."""
+
+    def lasts(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether calls may go on; asks the running loop for a turn where it is time to."""
+        if self.left > 0:
+            return True
+        if self.is_held:
+            return False
+        self.left, self.is_held = SHORT, True
+        loop.call_soon(self.renew)
+        return True
+
+    def renew(self) -> None:
+        """Count anew: what calls this has a turn of the loop."""
+        self.left, self.is_held = _LONG, False
+
+    async def take(self) -> None:
+        """Let the loop run."""
+        self.left = SHORT
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        self.left = SHORT  # it has run because it had to
