@@ -15,10 +15,12 @@ import json
 import logging
 import os
 import re
+import signal
+import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
@@ -595,6 +597,28 @@ class Live:
     def events(self) -> list[dict[str, Any]]:
         """The calls that have arrived, oldest first."""
         return [event.payload for event in self.collector.events()]
+
+    @contextmanager
+    def program(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """Run Python there; where something is amiss, neither it nor its children stay behind."""
+        with subprocess.Popen(  # noqa: S603 - our own words
+            [sys.executable, "-W", "error", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environ,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            except BaseException:
+                with suppress(ProcessLookupError):  # all have ended
+                    if hasattr(os, "killpg"):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    else:
+                        process.kill()
+                raise
 
     def wait_for(self, count: int, *, seconds: float = 20.0) -> list[dict[str, Any]]:
         """Wait until so many calls have arrived, and return them."""

@@ -69,30 +69,11 @@ def owned():
 @contextmanager
 def program(script: str, folder: Path, live: Live) -> Iterator[Conversation]:
     """Run a script that says things in JSON and waits for answers; it must end well, in silence."""
-    with subprocess.Popen(  # noqa: S603 - our own words
-        [sys.executable, "-W", "error", "-c", COMMON + textwrap.dedent(script), str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=live.environ,
-        start_new_session=True,
-    ) as process:
-        with to_the_end(process):
-            yield Conversation(process)
-            _, errors = process.communicate(timeout=PATIENCE)
+    with live.program("-c", COMMON + textwrap.dedent(script), str(folder)) as process:
+        yield Conversation(process)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors
         assert not without_own_words(errors), errors
-
-
-@contextmanager
-def to_the_end(process: subprocess.Popen[Any]) -> Iterator[None]:
-    """Leave neither a process nor its children behind."""
-    try:
-        yield
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
 
 
 class Conversation:
@@ -370,18 +351,7 @@ def test_a_child_takes_over_its_parents_file(live: Live, tmp_path: Path, leave: 
     """It has inherited SQLite's idea of that file, and must not work with it."""
     folder = tmp_path / "spool"
     live.collector.misbehave(503)
-    command = [sys.executable, "-W", "error", "-c", COMMON + ORPHANED.replace("LEAVE", leave)]
-    with (
-        subprocess.Popen(  # noqa: S603 - our own words
-            [*command, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=live.environ,
-            start_new_session=True,
-        ) as process,
-        to_the_end(process),
-    ):
+    with live.program("-c", COMMON + ORPHANED.replace("LEAVE", leave), str(folder)) as process:
         told = Conversation(process)
         assert told.hear() == ["child"]
         assert sum(map(waiting, left_in(folder))) == 230  # as another process sees them
