@@ -5,151 +5,156 @@ there, and its locks are held for ever. So a fork waits while a client starts, w
 the name of a host, while a module is imported that is left for its first use, and while a spool is
 within SQLite.
 
-While it waits for one of these it holds none of the others: who has that one may need them, in
-another thread too. Spools come last, one after the other: within SQLite nobody needs the others.
+While it waits for one of these it holds up none of the others: who is at that one may need them, in
+another thread too, as a `Sealing` may that a spool calls.
 """
 
 from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401 - its hooks, and those of logging, run after ours
+import math
 import os
 import threading
-import weakref
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+import time
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Iterator
 
     Found = TypeVar("Found")
+    Given = TypeVarTuple("Given")
 
-_PATIENCE: Final = 5.0  # seconds that a fork waits for a disk that hangs
-
-
-class _Lock(Protocol):
-    def acquire(self, blocking: bool = ...) -> bool: ...  # noqa: FBT001 - as a lock has it
-
-    def release(self) -> None: ...
+_MOMENT: Final = 0.1  # seconds
 
 
-class Lookups:
-    """Calls into the C library that a fork must not come into the middle of.
+class Work:
+    """Work that a fork must not come into the middle of.
 
-    Each has a lock of its own, so they go on side by side, however slow one is. All locks belong to
-    a thread, so a fork from within a call, or from within another fork's waiting, does not wait for
-    itself.
+    What is done `with work.alone` is done by one thread at a time; what is done by `run` goes on
+    side by side, however slow one is. All locks belong to a thread, so a fork from within the work,
+    or from within another fork's waiting, does not wait for itself.
     """
 
-    def __init__(self) -> None:
-        self._gate = threading.RLock()
-        self._under_way: set[threading.RLock] = set()
-        self._stopped: list[ExitStack] = []
+    def __init__(self, patience: float = math.inf) -> None:
+        """Let forks wait for so many seconds."""
+        self.patience = patience
+        self.begin_anew()
 
-    def run(self, function: Callable[..., Found], *args: Any) -> Found:
-        """Call a function, and let forks wait for its end."""
-        mine = threading.RLock()
+    def begin_anew(self) -> None:
+        """Know of nothing, as in a child: others may hold the parent's locks for ever."""
+        self.alone: threading.RLock = threading.RLock()
+        self._under_way: set[threading.RLock] = set()
+
+    def run(
+        self,
+        function: Callable[[*Given], Found],
+        *args: *Given,
+        mine: threading.RLock | None = None,
+    ) -> Found:
+        """Call a function, and let forks wait for its end. Those with the same lock take turns."""
+        mine = mine or threading.RLock()
         with mine:
-            with self._gate:  # not while a fork is going on
+            with self.alone:  # not while a fork is going on
                 self._under_way.add(mine)
             try:
                 return function(*args)
             finally:
                 self._under_way.discard(mine)
 
-    def acquire(self, blocking: bool = True) -> bool:  # noqa: FBT001, FBT002 - the same
-        """Wait until all calls have ended, and let none begin; or say that some have not."""
-        if not self._gate.acquire(blocking):
-            return False
-        with ExitStack() as stopped:
-            stopped.callback(self._gate.release)
-            for each in list(self._under_way):
-                if not each.acquire(blocking):
-                    return False
-                stopped.callback(each.release)
-            self._stopped.append(stopped.pop_all())
-        return True
-
-    def release(self) -> None:
-        """Let them begin again."""
-        self._stopped.pop().close()
+    def locks(self) -> Iterator[threading.RLock]:
+        """Name the locks of what is going on. Who holds the first lets nothing else begin."""
+        yield self.alone
+        yield from list(self._under_way)
 
 
-starts: threading.RLock = threading.RLock()
-"""Held while a client starts, which imports modules in its thread."""
-lookups: Lookups = Lookups()
+starts: Work = Work()
+"""A client's, which import modules: alone."""
+lookups: Work = Work()
 """Those of the loops that serve `Client`s. A slow one holds up no start of another client."""
-imports: threading.RLock = threading.RLock()
-"""Held while a module of the package is imported that is left for its first use."""
-loads: threading.RLock = threading.RLock()
-"""Held while what httpx leaves for its first use is imported and made."""
-_gates: set[weakref.ref[threading.RLock]] = set()  # unlike a WeakSet, copied in one step
+imports: Work = Work()
+"""Of modules of the package that are left for their first use: alone."""
+loads: Work = Work()
+"""What httpx leaves for its first use is imported and made: alone."""
+disk: Work = Work(patience=5.0)
+"""A spool's, within SQLite. It may hang."""
+
+_all: Final = (starts, lookups, imports, loads, disk)
 
 
-def gate() -> threading.RLock:
-    """Return a lock to hold while a thread is within SQLite."""
-    made = threading.RLock()
-    _gates.add(weakref.ref(made, _gates.discard))
-    return made
-
-
-class _Forks(threading.local):
-    """What this thread holds for the forks that it is about to make.
-
-    They are several if a signal handler forks while its thread waits to.
-    """
+class _Fork:
+    """A fork that this thread is about to make, and what it holds for it."""
 
     def __init__(self) -> None:
-        self.held: list[ExitStack] = []
+        self._pid = os.getpid()
+        self._held: list[threading.RLock] = []
+        self._given_up: list[threading.RLock] = []
+        self._raised: list[BaseException] = []
+
+    def prepare(self) -> None:
+        """Wait until none of the work is going on, and let none begin."""
+        while busy := self._take_all():
+            until = time.monotonic() + busy.patience
+            for lock in self._locks(busy):
+                self._wait_for(lock, until)
+        if self._raised:
+            raise self._raised[0]  # Python reports it, and goes on with the fork
+
+    def _locks(self, work: Work) -> Iterator[threading.RLock]:
+        return (lock for lock in work.locks() if lock not in self._given_up)
+
+    def _take_all(self) -> Work | None:
+        """Take what there is to take, or return what others are at, and hold nothing."""
+        for work in _all:
+            for lock in self._locks(work):
+                if not lock.acquire(blocking=False):
+                    self.let_go()
+                    return work
+                self._held.append(lock)
+        return None
+
+    def _wait_for(self, lock: threading.RLock, until: float) -> None:
+        """Take a lock, unless time is over, or a signal's exception ends the wait for this one."""
+        try:
+            while not lock.acquire(timeout=max(0, min(_MOMENT, until - time.monotonic()))):
+                # In a child that a signal's handler has forked meanwhile, it may never be free.
+                if time.monotonic() >= until or os.getpid() != self._pid:
+                    self._given_up.append(lock)
+                    return
+            self._held.append(lock)
+        except BaseException as error:  # noqa: BLE001 - raised when the others were waited for
+            self._given_up.append(lock)
+            self._raised.append(error)
+
+    def let_go(self) -> None:
+        """Let all of it go on."""
+        while self._held:
+            self._held.pop().release()
 
 
-_forks = _Forks()
+class _Mine(threading.local):
+    def __init__(self) -> None:
+        self.forks: list[_Fork] = []
+        """Several if a signal handler forks while its thread waits to."""
+
+
+_mine = _Mine()
 
 
 def _before_fork() -> None:
-    held, given_up, raised = ExitStack(), set[_Lock | None](), list[BaseException]()
-    _forks.held.append(held)
-    while True:
-        busy = None
-        try:
-            busy = _take_all(held, given_up)
-            if busy is None:
-                break
-            busy.acquire()
-            held.callback(busy.release)
-        except BaseException as error:  # noqa: BLE001 - a signal's, which ends this one's waiting
-            given_up.add(busy)
-            raised.append(error)
-    for each in [found() for found in list(_gates)]:
-        if each is not None and each.acquire(timeout=_PATIENCE):
-            held.callback(each.release)
-    if raised:
-        raise raised[0]  # Python reports it, and goes on with the fork
-
-
-def _take_all(held: ExitStack, given_up: Container[_Lock | None]) -> _Lock | None:
-    """Take what there is to take, or return what another thread has, and hold nothing."""
-    locks: list[_Lock] = [starts, lookups, imports, loads]
-    for each in locks:
-        if each in given_up:
-            continue
-        if not each.acquire(blocking=False):
-            held.close()
-            return each
-        held.callback(each.release)
-    return None
+    fork = _Fork()
+    _mine.forks.append(fork)
+    fork.prepare()
 
 
 def _after_fork() -> None:
-    if _forks.held:
-        _forks.held.pop().close()
+    if _mine.forks:
+        _mine.forks.pop().let_go()
 
 
 def _after_fork_in_child() -> None:
-    global lookups, starts, imports, loads
     _after_fork()
-    # Others may hold the parent's for ever.
-    lookups, starts, imports, loads = Lookups(), *(threading.RLock() for _ in range(3))
-    _gates.clear()
+    for work in _all:
+        work.begin_anew()
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def load(name: str) -> ModuleType:
     """Import a module that the package leaves out; forks wait for it."""
-    with forks.imports:
+    with forks.imports.alone:
         return import_module(name)
 
 

@@ -53,9 +53,8 @@ running: set[Living] = set()
 """Those with a thread; kept, so that none is lost with what it has accepted."""
 inherited: list[object] = []
 """What is the parent's, kept in a forked child: to let go of it would touch its sockets."""
-starting: set[threading.Thread] = set()
-"""The background threads of clients that are just starting."""
 
+_starting: set[threading.Thread] = set()
 _is_over = threading.Event()
 _waiting: dict[int, float] = {}  # threads that wait for room → until when that is no wonder
 
@@ -67,11 +66,23 @@ def must_be_able_to_start() -> None:
             "the program is ending, and nothing would send the call any more: make it before the "
             "last thread ends; an exit handler is too late"
         )
-    if threading.current_thread() in starting:
+    if threading.current_thread() in _starting:
         raise LifecycleError(
             "this call is made by the start of a client, as a logging handler's may be, and would "
             "wait for itself"
         )
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Let forks wait while a client starts in this thread; one from this thread does not."""
+    me = threading.current_thread()
+    _starting.add(me)
+    try:
+        with forks.starts.alone:
+            yield
+    finally:
+        _starting.discard(me)
 
 
 @contextmanager

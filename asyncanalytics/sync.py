@@ -19,7 +19,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
@@ -27,7 +27,7 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
-from asyncanalytics import encoding, forks, process
+from asyncanalytics import encoding, process
 from asyncanalytics.binding import current
 from asyncanalytics.client import AsyncClient
 from asyncanalytics.errors import Closed, InvalidCall, LifecycleError
@@ -102,16 +102,15 @@ class _Background:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        process.starting.add(self._thread)
         try:
-            anyio.run(self._serve, backend_options={"loop_factory": process.new_loop})
+            with ExitStack() as start:
+                start.enter_context(process.starting())
+                anyio.run(self._serve, start, backend_options={"loop_factory": process.new_loop})
         except BaseException as error:  # noqa: BLE001 - raised where the start was asked for
             if not self._ready.done() and self._ready.set_running_or_notify_cancel():
                 self._ready.set_exception(error)
-        finally:
-            process.starting.discard(self._thread)
 
-    async def _serve(self) -> None:
+    async def _serve(self, start: ExitStack) -> None:
         await self._client.start()
         # The thread that looks names up: at the end of a program, some Pythons start no other.
         with suppress(RuntimeError):  # the end has come already
@@ -120,7 +119,7 @@ class _Background:
             straight = self._client._straight  # noqa: SLF001 - its own facade
             if straight is not None:
                 self.handover = Handover(straight, asyncio.get_running_loop())
-            process.starting.discard(self._thread)
+            start.close()
             if self._ready.set_running_or_notify_cancel():
                 self._ready.set_result(portal)
                 await portal.sleep_until_stopped()
@@ -376,8 +375,7 @@ class Client(PlainVerbs):
                 self._let_end()
                 background = _Background(self._client)
                 try:
-                    with forks.starts:
-                        background.start()
+                    background.start()
                     process.running.add(self)
                     self._background = background
                 except BaseException:

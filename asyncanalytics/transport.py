@@ -316,7 +316,7 @@ async def loaded() -> None:
 
 def _load() -> None:
     global _is_loaded  # noqa: PLW0603 - modules are loaded once in a process
-    with forks.loads, _short_turns():
+    with forks.loads.alone, _short_turns():
         import anyio._backends._asyncio  # noqa: F401 - each is found again by who needs it
         import httpcore._backends.anyio  # noqa: F401 - the same
 
@@ -325,7 +325,7 @@ def _load() -> None:
 
 def _tls() -> ssl.SSLContext:
     _load()
-    with forks.loads, _short_turns():
+    with forks.loads.alone, _short_turns():
         return httpx.create_ssl_context()
 
 

@@ -428,16 +428,40 @@ def test_a_start_that_fails_leaves_no_thread(live: Live) -> None:
 
 def run(script: str, live: Live, *, seconds: float = 30.0) -> Any:
     """Run a program to its end, and return what it has printed as JSON, or nothing."""
-    done = subprocess.run(  # noqa: S603 - our own interpreter and text
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
-        env=live.environ,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    with live.program("-c", textwrap.dedent(script)) as process:
+        said, errors = process.communicate(timeout=seconds)
+        assert (process.returncode, errors) == (0, "")
+    return [json.loads(line) for line in said.splitlines()]
+
+
+FORKING = """
+import json, os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of any fork beside threads
+from asyncanalytics import Client
+
+def say(what):
+    print(json.dumps(what), flush=True)
+
+def in_a_child(work):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(work() or 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+def deliver_in_a_child(client):
+    def deliver():
+        client.track("From Child", user_id="u1")
+        stats = client.close(10)
+        assert stats.is_balanced
+        say(stats.delivered)
+
+    in_a_child(deliver)
+"""
+
+
+def forking(script: str, live: Live, *, seconds: float = 30.0) -> Any:
+    """Run a program that forks."""
+    return run(FORKING + textwrap.dedent(script), live, seconds=seconds)
 
 
 def test_the_end_of_a_program_sends_what_is_left(live: Live) -> None:
@@ -661,21 +685,13 @@ def test_a_signal_s_exception_amid_a_start() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_after_the_environment_has_changed(live: Live) -> None:
     """The child sends where its parent did."""
-    counts = run(
+    counts = forking(
         """
-        import json, os, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from asyncanalytics import Client
         client = Client()
         client.track("From Parent", user_id="u1")
         for name in ("ASYNCANALYTICS_WRITE_KEY", "ASYNCANALYTICS_ENDPOINT"):
             del os.environ[name]
-        pid = os.fork()
-        if pid == 0:
-            client.track("From Child", user_id="u1")
-            print(json.dumps(client.close().delivered), flush=True)
-            os._exit(0)
-        os.waitpid(pid, 0)
+        deliver_in_a_child(client)
         """,
         live,
     )
@@ -770,11 +786,8 @@ def test_a_call_within_a_call(live: Live) -> None:
 @pytest.mark.parametrize("delay", [0.0, 0.02, pytest.param(0.05, marks=pytest.mark.long)])
 def test_a_fork_while_a_client_starts(live: Live, delay: float) -> None:
     """A fork waits until a start that is under way is done, so the child can start its own."""
-    counts = run(
+    counts = forking(
         f"""
-        import json, os, threading, time, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from asyncanalytics import Client
         client = Client()
 
         def work():
@@ -784,14 +797,9 @@ def test_a_fork_while_a_client_starts(live: Live, delay: float) -> None:
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads: thread.start()
         time.sleep({delay})
-        pid = os.fork()
-        if pid == 0:
-            client.track("From Child", user_id="u1")
-            print(json.dumps(client.close().delivered), flush=True)
-            os._exit(0)
-        os.waitpid(pid, 0)
+        deliver_in_a_child(client)
         for thread in threads: thread.join()
-        print(json.dumps(client.close().delivered), flush=True)
+        say(client.close().delivered)
         """,
         live,
     )
@@ -799,38 +807,220 @@ def test_a_fork_while_a_client_starts(live: Live, delay: float) -> None:
     assert len({event["messageId"] for event in live.events}) == 401
 
 
+WITHIN = """
+from asyncanalytics import forks
+within = []
+
+def write(seconds):
+    within.append(seconds)
+    time.sleep(seconds)
+    within.remove(seconds)
+
+def begin(function, *args):
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    return thread
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_beside_spools_that_write_all_the_time(live: Live) -> None:
     """It waits for each once, however seldom all of them rest at the same moment."""
-    script = """
-import json, os, threading, time, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-from asyncanalytics import forks
-
-def write(gate):
+    script = (
+        WITHIN
+        + """
+def write_on():
     while True:
-        with gate:
-            time.sleep(0.01)
+        forks.disk.run(write, 0.01)
 
-gates = [forks.gate() for _ in range(5)]
-for gate in gates:
-    threading.Thread(target=write, args=[gate], daemon=True).start()
+for _ in range(5):
+    begin(write_on)
 began = time.monotonic()
 for _ in range(5):
+    in_a_child(lambda: say(len(within)))
+say(time.monotonic() - began < 10)
+os._exit(0)
+"""
+    )
+    assert forking(script, live) == [0, 0, 0, 0, 0, True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_spool_that_comes_while_a_fork_waits(live: Live, tmp_path: Path) -> None:
+    """It waits for the fork, and is opened after it."""
+    script = (
+        WITHIN
+        + f"""
+from asyncanalytics.spool import Spool
+
+opened = []
+
+def open_soon():
+    time.sleep(0.1)  # by then the fork waits
+    opened.append(Spool({str(tmp_path / "spool")!r}))
+
+begin(forks.disk.run, write, 0.5)
+while not within:
+    time.sleep(0.01)
+opening = begin(open_soon)
+in_a_child(lambda: say([len(within), len(opened)]))
+opening.join()
+opened[0].close()
+"""
+    )
+    assert forking(script, live) == [[0, 0]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_gives_up_a_disk_that_hangs(live: Live) -> None:
+    """It waits for all of them together no longer than for one, and gives up no other."""
+    script = (
+        WITHIN
+        + """
+forks.disk.patience = 0.5
+for _ in range(3):
+    begin(forks.disk.run, write, 60)
+begin(forks.disk.run, write, 0.1)
+while len(within) < 4:
+    time.sleep(0.01)
+began = time.monotonic()
+in_a_child(lambda: say(within))
+say(0.5 <= time.monotonic() - began < 1.2)
+os._exit(0)
+"""
+    )
+    assert forking(script, live) == [[60, 60, 60], True]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_a_signal_ends_only_one_of_the_waits_for_spools(live: Live) -> None:
+    """What it raises leaves out the one that is waited for then; the others are waited for."""
+    script = (
+        WITHIN
+        + """
+sys.unraisablehook = lambda found: say(found.exc_type.__name__)
+for _ in range(3):
+    begin(forks.disk.run, write, 0.6)
+while len(within) < 3:
+    time.sleep(0.01)
+
+def handle(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+in_a_child(lambda: say(len(within)))
+"""
+    )
+    error, count = forking(script, live)
+    assert error == "KeyboardInterrupt"
+    assert count <= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_at_the_end_of_the_stack(live: Live) -> None:
+    """However little is left: the fork goes on, and holds nothing afterwards."""
+    script = (
+        WITHIN
+        + """
+sys.unraisablehook = id  # which takes none of the stack
+sys.setrecursionlimit(200)
+
+def fork_at(depth):
+    if depth:
+        return fork_at(depth - 1)
     pid = os.fork()
     if pid == 0:
         os._exit(0)
-    os.waitpid(pid, 0)
-print(json.dumps(time.monotonic() - began < 10), flush=True)
+    return pid
+
+def use_all():
+    with forks.starts.alone, forks.imports.alone, forks.loads.alone:
+        forks.disk.run(forks.lookups.run, ended.append, depth)
+
+ended, forked = [], []
+for depth in range(180, 200):
+    try:
+        os.waitpid(fork_at(depth), 0)
+    except RecursionError:
+        break
+    forked.append(depth)
+    begin(use_all).join(5)
+say([len(forked) > 5, ended == forked])
 os._exit(0)
 """
-    assert run(script, live) == [True]
+    )
+    assert forking(script, live) == [[True, True]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_start_that_forks(live: Live) -> None:
+    """As a destination of one's own may: it does not wait for itself, and its child is no hang."""
+    script = """
+    from asyncanalytics import BaseDestination
+    from asyncanalytics.destinations.base import own_limits
+    from asyncanalytics.retrying import Delivered
+
+    class Forking(BaseDestination):
+        def limits(self, batching):
+            return own_limits(batching)
+
+        async def open(self, *_):
+            in_a_child(lambda: say("forked"))
+
+        async def deliver(self, batch):
+            return Delivered()
+
+    client = Client(destinations=[Forking("forking")])
+    client.track("Added File", user_id="u1")
+    say(client.close().delivered)
+    """
+    assert forking(script, live, seconds=10) == ["forked", 1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_a_child_of_a_handler_goes_on_with_the_fork_it_came_into(live: Live) -> None:
+    """It waits no longer for what is the parent's, even where its own fork has given that up."""
+    script = (
+        WITHIN
+        + """
+sys.unraisablehook = lambda found: None
+go, parent, inner = threading.Event(), os.getpid(), []
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+def handle(*_):
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    inner.append(os.fork())
+    if inner[0]:
+        go.set()
+
+def hold():
+    with forks.starts.alone:
+        within.append("start")
+        go.wait(60)
+
+begin(hold)
+while not within:
+    time.sleep(0.01)
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+if os.getpid() != parent:
+    os._exit(7)
+say(os.waitstatus_to_exitcode(os.waitpid(inner[0], 0)[1]))
+"""
+    )
+    assert forking(script, live, seconds=10) == [7]
 
 
 HALF = """
-import json, os, signal, sys, threading, time, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-from asyncanalytics import Client, later
+from asyncanalytics import later
 
 def import_module(name):
     begun.set()
@@ -843,11 +1033,7 @@ later.import_module = import_module
 imported, begun = [], threading.Event()
 
 def fork():
-    pid = os.fork()
-    if pid == 0:
-        print(json.dumps(imported), flush=True)
-        os._exit(0)
-    os.waitpid(pid, 0)
+    in_a_child(lambda: say(imported))
 """
 
 
@@ -875,7 +1061,7 @@ begun.wait(10)
 fork()
 """
     )
-    assert run(script, live) == [["it"]]
+    assert forking(script, live) == [["it"]]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
@@ -885,7 +1071,7 @@ def test_a_signal_ends_only_one_of_the_waits_of_a_fork(live: Live) -> None:
         HALF
         + """
 import asyncio
-sys.unraisablehook = lambda found: print(json.dumps(found.exc_type.__name__), flush=True)
+sys.unraisablehook = lambda found: say(found.exc_type.__name__)
 new_event_loop, starting, ends = asyncio.new_event_loop, threading.Event(), threading.Event()
 
 def late():
@@ -909,7 +1095,7 @@ fork()
 ends.set()
 """
     )
-    assert run(script, live) == ["KeyboardInterrupt", ["it"]]
+    assert forking(script, live) == ["KeyboardInterrupt", ["it"]]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
@@ -923,7 +1109,7 @@ client = Client()
 def handle(*_):
     time.sleep(0.1)  # by then the fork waits
     client.start()
-    print(json.dumps("started"), flush=True)
+    say("started")
 
 def fork_then():
     begun.wait(10)
@@ -937,13 +1123,11 @@ later.load("it")
 forking.join()
 """
     )
-    assert run(script, live) == ["started", ["it"]]
+    assert forking(script, live) == ["started", ["it"]]
 
 
 SLOW = """
-import json, os, socket, threading, time, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-from asyncanalytics import Client
+import socket
 
 library, looked_up = threading.Lock(), socket.getaddrinfo
 begun, go = threading.Event(), threading.Event()
@@ -967,22 +1151,9 @@ def slow(live: Live, seconds: float = 0.3) -> str:
     return SLOW % (seconds, live.url.rpartition(":")[2])
 
 
-THE_FORK = """
-pid = os.fork()
-if pid == 0:
-    client.track("From Child", user_id="u1")
-    stats = client.close()
-    assert stats.accepted == stats.delivered + stats.rejected + stats.dropped + stats.pending
-    print(json.dumps(stats.delivered), flush=True)
-    os._exit(0)
-os.waitpid(pid, 0)
-"""
-
-
 LATE = """
-import asyncio, json, os, threading, time, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-from asyncanalytics import Client, destinations
+import asyncio
+from asyncanalytics import destinations
 
 begun, waits = threading.Event(), threading.Event()
 new_event_loop = asyncio.new_event_loop
@@ -1005,41 +1176,50 @@ begun.wait(10)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_amid_a_start(live: Live) -> None:
     """What the fork holds while it waits is nothing that the rest of the start waits for."""
-    assert run(LATE + THE_FORK, live) == [1]
+    assert forking(LATE + "deliver_in_a_child(client)", live) == [1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_amid_a_start_with_a_spool(live: Live, tmp_path: Path) -> None:
     """It waits until the spool is made, and then for its writer: no child is amid SQLite's work."""
+    folder = str(tmp_path / "spool")
     script = (
-        LATE.replace("Client()", f"Client(spool={str(tmp_path / 'spool')!r})")
-        + """
+        LATE.replace("Client()", f"Client(spool={folder!r})")
+        + f"""
+from pathlib import Path
 from asyncanalytics import forks
+from asyncanalytics.spool import left_in
 
 def look():
-    (gate,) = (each() for each in forks._gates)
-    other = threading.Thread(target=lambda: print(json.dumps(gate.acquire(blocking=False))))
+    other = threading.Thread(target=look_from_there)
     other.start()
     other.join()
 
+def look_from_there():
+    is_free = forks.disk.alone.acquire(timeout=0.2)
+    say([is_free, len(left_in(Path({folder!r})))])
+    if is_free:
+        forks.disk.alone.release()
+
 os.register_at_fork(after_in_parent=look)
-pid = os.fork()
-if pid == 0:
-    os._exit(0)
-os.waitpid(pid, 0)
+in_a_child(int)
 look()
 """
     )
     early = "import os\nos.register_at_fork(before=lambda: look())  # the first comes last\n"
-    assert run(early + script, live) == [False, True, True]
+    assert run(early + FORKING + script, live) == [[False, 1], [True, 1], [True, 1]]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_while_names_are_looked_up(live: Live) -> None:
     """A fork waits for the lookups of all clients, so no child inherits a lock of theirs."""
-    script = slow(live) + THE_FORK
-    counts = run(
-        script + "print(json.dumps([client.close().delivered, other.close().delivered]))", live
+    counts = forking(
+        slow(live)
+        + """
+deliver_in_a_child(client)
+say([client.close().delivered, other.close().delivered])
+""",
+        live,
     )
     assert counts == [1, [1, 1]]
     assert len({event["messageId"] for event in live.events}) == 3
@@ -1052,14 +1232,14 @@ def test_a_slow_lookup_holds_up_no_start(live: Live) -> None:
         slow(live, 20.0)
         + """
 with Client(endpoint="http://localhost:1") as third:
-    print(json.dumps(library.locked()), flush=True)
+    say(library.locked())
     go.set()
     for each in (client, other):
         each.close()
-print(json.dumps(client.stats().delivered + other.stats().delivered))
+say(client.stats().delivered + other.stats().delivered)
 """
     )
-    assert run(script, live) == [True, 2]
+    assert forking(script, live) == [True, 2]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
@@ -1069,10 +1249,8 @@ def test_a_signal_while_a_fork_waits(live: Live, raised: str) -> None:
     script = (
         slow(live, 20.0)
         + f"""
-import signal, sys
-said = []
+said, children = [], []
 sys.unraisablehook = lambda found: said.append(found.exc_type.__name__)
-children = []
 
 def ring():
     if not go.is_set():  # at the first fork alone, which waits from now on
@@ -1081,36 +1259,22 @@ def ring():
 def handle(*_):
     go.set()
     if os.getpid() == parent:
-        children.append(os.fork())
-        if not children[-1]:
-            os._exit(0)
+        in_a_child(int)
+        children.append(1)
     {raised}
 
 parent = os.getpid()
 signal.signal(signal.SIGALRM, handle)
 os.register_at_fork(before=ring)
-pid = os.fork()
-if pid == 0:
-    print(json.dumps(client.stats().accepted), flush=True)
-    os._exit(0)
-for each in (pid, *children):
-    os.waitpid(each, 0)
-print(json.dumps([len(children), len(said), client.close().delivered, other.close().delivered]))
+in_a_child(lambda: say(client.stats().accepted))
+say([len(children), len(said), client.close().delivered, other.close().delivered])
 """
     )
-    assert run(script, live) == [0, [1, int(raised != "pass"), 1, 1]]
+    assert forking(script, live) == [0, [1, int(raised != "pass"), 1, 1]]
 
 
 MANY = """
-import json, os, random, time, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-from asyncanalytics import Client
-
-def in_a_child(work):
-    pid = os.fork()
-    if pid == 0:
-        os._exit(work())
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+import random
 
 def deliver():
     client.track("From Child", user_id="u1")
@@ -1133,7 +1297,7 @@ for _ in range(25):  # each in a process that has not looked up a name before
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_forks_in_the_first_moments(live: Live) -> None:
     """Whenever a fork comes after the first call, its child delivers."""
-    assert run(MANY % live.url.rpartition(":")[2], live, seconds=55) == []
+    assert forking(MANY % live.url.rpartition(":")[2], live, seconds=55) == []
     assert len({event["messageId"] for event in live.events}) == 50
 
 

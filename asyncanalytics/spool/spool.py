@@ -66,13 +66,9 @@ class Spool(AbstractContextManager["Spool"]):
         self._sealing = sealing
         self._pid = os.getpid()
         place = prepare_folder(folder)
-        gate = forks.gate()
-        with gate:
-            self._keeper = Keeper(place, sealing, destinations)
+        self._keeper = forks.disk.run(Keeper, place, sealing, destinations)
         self._adoption = Adoption(place, destinations, self._keeper.news)
-        self._writer = Writer(
-            self._keeper, gate=gate, at_end=self._adoption.close, on_found=on_found
-        )
+        self._writer = Writer(self._keeper, at_end=self._adoption.close, on_found=on_found)
 
     # ------------------------------------------------------------------------------------- calls
 

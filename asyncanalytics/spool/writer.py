@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
+from asyncanalytics import forks
 from asyncanalytics.errors import describe
 from asyncanalytics.spool.errors import (
     SpoolBroken,
@@ -88,7 +89,6 @@ class Writer:
         self,
         keeper: Keeper,
         *,
-        gate: threading.RLock,
         at_end: Callable[[], None],
         on_found: Callable[[Mapping[str, int]], None] | None,
     ) -> None:
@@ -99,7 +99,7 @@ class Writer:
         self._keeper = keeper
         self._on_found = on_found
         self._at_end = at_end
-        self._gate = gate
+        self._gate = threading.RLock()  # held while the thread is within SQLite
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = threading.Lock()  # for what follows
         self._queued = 0
@@ -147,10 +147,9 @@ class Writer:
             if cancelled:
                 self._settle(cancelled)
             self._has_chores = True
-        with self._gate:
-            for close in (self._at_end, self._keeper.close):
-                with suppress(sqlite3.Error, OSError):  # what is in the files stays there
-                    close()
+        for close in (self._at_end, self._keeper.close):
+            with suppress(sqlite3.Error, OSError):  # what is in the files stays there
+                forks.disk.run(close, mine=self._gate)
 
     def _gather(self) -> tuple[list[Job], bool]:
         """Wait for a job, and take those that came with it; say whether they are the last."""
@@ -266,12 +265,10 @@ class Writer:
             job.future.set_result(result)
 
     def _can_add(self) -> bool:
-        with self._gate:
-            return self._keeper.can_add()
+        return forks.disk.run(self._keeper.can_add, mine=self._gate)
 
     def _use(self, work: Callable[[Store], T]) -> T:
-        with self._gate:
-            return self._keeper.use(work)
+        return forks.disk.run(self._keeper.use, work, mine=self._gate)
 
     def _owe(self, removals: Iterable[Job]) -> None:
         self._owed.extend(number for job in removals for number in job.numbers)
