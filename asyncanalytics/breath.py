@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 
 SHORT = 256  # calls before the loop is asked for a turn, and from then on before one waits for it
-_LONG = 640  # calls before it is asked, where it has just run by itself
+_LONG = 640  # calls before it is asked, where it has just run: a request of full events, and some
 _TURNS = 4  # of the loop, where a call waits: a request takes several from one write to the next
 
 
@@ -31,17 +31,21 @@ class Breath:
             return True
         if self.is_held:
             return False
-        self.left, self.is_held = SHORT, True
-        loop.call_soon(self.renew)
+        self.ask(loop)
         return True
 
-    def renew(self) -> None:
-        """Count anew: what calls this has a turn of the loop."""
+    def ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ask for a turn, with which calls are counted anew."""
+        if not self.is_held:
+            self.left, self.is_held = max(self.left, SHORT), True
+            loop.call_soon(self._renew)
+
+    def _renew(self) -> None:
         self.left, self.is_held = _LONG, False
 
     async def take(self) -> None:
         """Let the loop run."""
-        self.left = SHORT
+        self.left = SHORT  # for other tasks, which would wait at every call
         for _ in range(_TURNS):
             await asyncio.sleep(0)
         self.left = SHORT  # it has run because it had to

@@ -255,7 +255,7 @@ class AsyncClient(Verbs):
         for flusher in self._flushers:
             # Its tasks live as long as the client: the place of this start is not theirs.
             Context().run(flusher.start)
-        self._state, self._has_warned, self._breath.is_held = State.OPEN, False, False
+        self._state, self._has_warned = State.OPEN, False
         self._open_on = self._loop
         self._asked = self._loop if isinstance(self._loop, asyncio.BaseEventLoop) else _NOWHERE
         _unclosed.add(self)

@@ -62,7 +62,7 @@ _MILLISECONDS = [f".{each:03d}Z" for each in range(1_000)]
 
 _since = _until = 0.0  # the wall clock's seconds between which the text holds
 _text = ""
-_second = 0, ""  # the last one, and its text
+_second: tuple[int | None, str] = None, ""  # the last one, and its text
 
 
 def stamp() -> str:

@@ -350,7 +350,7 @@ class Flusher:
             batch = self.buffer.take()
             if batch is None:
                 continue  # dropped meanwhile, to make room
-            self._breath.renew()
+            self._breath.ask(self._loop)
             if self._halted and self._clock() < self._halted[0]:
                 self._settle(batch, batch.receipts, self._halted[1])
                 await asyncio.sleep(0)
@@ -429,7 +429,7 @@ class Flusher:
                 if _is_cancelled():
                     raise
                 verdict = Retry(f"its code raised {describe(error)}")
-        self._breath.renew()
+        self._breath.ask(self._loop)
         if _is_hiccup(verdict, batch):
             return verdict  # says nothing about the server
         self._pace.note(succeeded=not isinstance(verdict, Retry))

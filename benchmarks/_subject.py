@@ -50,7 +50,7 @@ class Stopwatch:
 def room(calls: int) -> array[float]:
     """Return room for what each call takes, so that no call meets the making of it.
 
-    A list that grows takes pages from the system, some of them amid the calls that are timed.
+    A list that grows takes pages from the system, which the calls then feel.
     """
     return array("d", bytes(8 * calls))
 

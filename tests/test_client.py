@@ -103,6 +103,29 @@ class Place(BaseDestination):
             raise OSError("cannot close")
 
 
+class Silent(Place):
+    """One that answers when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[asyncio.Future[None]] = []
+        self.is_silent = True
+
+    async def deliver(self, _: Any) -> Delivered:
+        """Take everything, some time."""
+        if self.is_silent:
+            self.answers.append(asyncio.get_running_loop().create_future())
+            await self.answers[-1]
+        return Delivered()
+
+    def answer(self) -> None:
+        """Answer all."""
+        self.is_silent = False
+        for each in self.answers:
+            if not each.done():
+                each.set_result(None)
+
+
 # ----------------------------------------------------------------------------------- the six calls
 
 
@@ -211,8 +234,11 @@ async def test_how_long_calls_hold_the_loop(lab: Lab) -> None:
 
 
 @looptime
-async def test_batches_show_that_the_loop_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where they are taken, a call asks the loop for nothing but to wake the flusher."""
+@pytest.mark.parametrize("shown_by", ["takes", "answers"])
+async def test_batches_show_that_the_loop_runs(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, shown_by: str
+) -> None:
+    """Where they are taken or answered, a call asks for nothing but to wake the flusher."""
     loop = asyncio.get_running_loop()
     asked = list[str]()
     call_soon = loop.call_soon
@@ -222,33 +248,79 @@ async def test_batches_show_that_the_loop_runs(lab: Lab, monkeypatch: pytest.Mon
             asked.append(getattr(callback, "__qualname__", ""))
         return call_soon(callback, *args, context=context)
 
-    async with lab.client(lab.script(), batching=Batching(max_events=300)) as client:
+    place = Silent()
+    batching = Batching(max_events=300 if shown_by == "takes" else 10_000, linger=60)
+    sending = Sending(max_in_flight=100)
+    async with lab.client(destinations=[place], batching=batching, sending=sending) as client:
+        flushes = list[asyncio.Task[Any]]()
+        for _ in range(0 if shown_by == "takes" else 20):
+            await client.track("Call", user_id="u1")
+            flushes.append(asyncio.create_task(client.flush()))
+            await asyncio.sleep(0.01)
         monkeypatch.setattr(loop, "call_soon", note)
-        for number in range(6_000):
+        for number in range(4_000):
             is_calling = True
             await client.track("Call", user_id="u1")
             is_calling = False
             if number % 200 == 199:
+                if shown_by == "answers":
+                    place.answers[number // 200].set_result(None)
                 await asyncio.sleep(0.05)
+        assert len(place.answers) == (13 if shown_by == "takes" else 22)
+        place.answer()
+    await asyncio.gather(*flushes)
     assert asked
     assert {*asked} == {"Task.task_wakeup"}
 
 
 @looptime
 async def test_how_long_calls_of_several_tasks_hold_the_loop(lab: Lab) -> None:
-    """256 calls more for each task that is amid its calls."""
+    """256 calls more for each task that is amid its calls; and none is passed over."""
     turns = Turns()
+    made = [0] * 4
 
-    async def make() -> None:
+    async def make(task: int) -> None:
+        for _ in range(2_000):
+            await client.track("Call", user_id="u1")
+            turns.calls += 1
+            made[task] += 1
+        assert min(made) >= 700
+
+    async with lab.client(lab.script()) as client:
+        task = asyncio.create_task(turns.note())
+        await asyncio.gather(*(make(task) for task in range(4)))
+        task.cancel()
+    assert 512 < turns.longest() <= 5 * 256
+
+
+@looptime
+async def test_answers_between_tasks_do_not_let_them_hold_the_loop(lab: Lab) -> None:
+    """Several that come within one turn are one sign that the loop runs."""
+    turns, place = Turns(), Silent()
+    goes = [asyncio.get_running_loop().create_future() for _ in range(4)]
+
+    async def make(go: asyncio.Future[None]) -> None:
+        await go
         for _ in range(2_000):
             await client.track("Call", user_id="u1")
             turns.calls += 1
 
-    async with lab.client(lab.script()) as client:
-        task = asyncio.create_task(turns.note())
-        await asyncio.gather(*(make() for _ in range(4)))
-        task.cancel()
-    assert 512 < turns.longest() <= 5 * 256
+    batching = Batching(max_events=10, linger=0)
+    async with lab.client(destinations=[place], batching=batching) as client:
+        tasks = [asyncio.create_task(make(go)) for go in goes]
+        for _ in goes:
+            await client.track("Call", user_id="u1")
+            await asyncio.sleep(0.01)
+        assert len(place.answers) == len(goes)
+        tasks.append(asyncio.create_task(turns.note()))
+        for go, answer in zip(goes, place.answers, strict=True):
+            go.set_result(None)
+            answer.set_result(None)
+        await asyncio.sleep(0)
+        place.answer()
+        await asyncio.gather(*tasks[:-1])
+        tasks[-1].cancel()
+    assert 512 < turns.longest() <= 896 + 3 * 256
 
 
 @looptime

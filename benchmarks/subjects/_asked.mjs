@@ -113,7 +113,7 @@ async function callTime(peer, { calls: count, ...options }) {
   const client = ready(peer, options);
   await send(peer, client, calls(WARM_UP), EVENTS.full);
   await peer.flush(client);
-  const times = new Float64Array(count);
+  const times = new Float64Array(count).fill(0);
   const made = calls(count);
   for (let i = 0; i < count; i += 1) {
     if (i % BURST === 0) {
