@@ -877,7 +877,7 @@ def test_a_fork_gives_up_a_disk_that_hangs(live: Live) -> None:
     script = (
         WITHIN
         + """
-forks.disk.patience = 0.5
+forks.disk.patience = 2.0
 for _ in range(3):
     begin(forks.disk.run, write, 60)
 begin(forks.disk.run, write, 0.1)
@@ -885,7 +885,7 @@ while len(within) < 4:
     time.sleep(0.01)
 began = time.monotonic()
 in_a_child(lambda: say(within))
-say(0.5 <= time.monotonic() - began < 1.2)
+say(2 <= time.monotonic() - began < 5)
 os._exit(0)
 """
     )
