@@ -22,7 +22,7 @@ QUESTION = Question(
     short={"calls": 10_000},
     full={"calls": 30_000},
     peers={"short": {"calls": 2_000}, "full": {"calls": 10_000}},
-    rounds={"short": 1, "full": 5},
+    rounds={"short": 1, "full": 9},
 )
 
 
