@@ -20,9 +20,9 @@ class Breath:
 
     def __init__(self) -> None:
         """Be as after a wait."""
-        self.left = SHORT
+        self.left: int = SHORT
         """Calls until there is more to do than to count."""
-        self.is_held = False
+        self.is_held: bool = False
         """Whether the loop has not run since it was asked to."""
 
     def lasts(self, loop: asyncio.AbstractEventLoop) -> bool:
