@@ -5,8 +5,8 @@ there, and its locks are held for ever. So a fork waits while a client starts, w
 the name of a host, while a module is imported that is left for its first use, and while a spool is
 within SQLite.
 
-While it waits for one of these it holds up none of the others: who is at that one may need them, in
-another thread too, as a `Sealing` may that a spool calls.
+While it waits for one of these, for more than a moment, it holds up none of the others: who is at
+that one may need them, in another thread too, as a `Sealing` may that a spool calls.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import math
 import os
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ _MOMENT: Final = 0.1  # seconds
 class Work:
     """Work that a fork must not come into the middle of.
 
-    What is done `with work.alone` is done by one thread at a time; what is done by `run` goes on
-    side by side, however slow one is. All locks belong to a thread, so a fork from within the work,
-    or from within another fork's waiting, does not wait for itself.
+    What is done `with work.alone` is done by one thread at a time. What is done with
+    `work.beside()` goes on side by side, however slow one is. All locks belong to a thread, so a
+    fork from within the work, or from within another fork's waiting, does not wait for itself.
     """
 
     def __init__(self, patience: float = math.inf) -> None:
-        """Let forks wait for so many seconds."""
+        """Let a fork wait for so many seconds."""
         self.patience = patience
         self.begin_anew()
 
@@ -45,21 +46,22 @@ class Work:
         self.alone: threading.RLock = threading.RLock()
         self._under_way: set[threading.RLock] = set()
 
-    def run(
-        self,
-        function: Callable[[*Given], Found],
-        *args: *Given,
-        mine: threading.RLock | None = None,
-    ) -> Found:
-        """Call a function, and let forks wait for its end. Those with the same lock take turns."""
-        mine = mine or threading.RLock()
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Let forks wait until the end of this."""
+        mine = threading.RLock()
         with mine:
             with self.alone:  # not while a fork is going on
                 self._under_way.add(mine)
             try:
-                return function(*args)
+                yield
             finally:
                 self._under_way.discard(mine)
+
+    def run(self, function: Callable[[*Given], Found], *args: *Given) -> Found:
+        """Call a function, beside others."""
+        with self.beside():
+            return function(*args)
 
     def locks(self) -> Iterator[threading.RLock]:
         """Name the locks of what is going on. Who holds the first lets nothing else begin."""
@@ -68,15 +70,15 @@ class Work:
 
 
 starts: Work = Work()
-"""A client's, which import modules: alone."""
+"""Clients', which import modules: side by side."""
 lookups: Work = Work()
-"""Those of the loops that serve `Client`s. A slow one holds up no start of another client."""
+"""Those of the loops that serve `Client`s: side by side."""
 imports: Work = Work()
 """Of modules of the package that are left for their first use: alone."""
 loads: Work = Work()
 """What httpx leaves for its first use is imported and made: alone."""
 disk: Work = Work(patience=5.0)
-"""A spool's, within SQLite. It may hang."""
+"""A spool's, within SQLite: side by side. It may hang."""
 
 _all: Final = (starts, lookups, imports, loads, disk)
 
@@ -87,15 +89,19 @@ class _Fork:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._held: list[threading.RLock] = []
+        self._has_all = False
         self._given_up: list[threading.RLock] = []
         self._raised: list[BaseException] = []
+        self._until: dict[Work, float] = {}  # when patience is over, for what was waited for
 
     def prepare(self) -> None:
         """Wait until none of the work is going on, and let none begin."""
-        while busy := self._take_all():
-            until = time.monotonic() + busy.patience
-            for lock in self._locks(busy):
-                self._wait_for(lock, until)
+        while not self._has_all:
+            self._has_all = True
+            if busy := self._take_all():
+                until = self._until.setdefault(busy, time.monotonic() + busy.patience)
+                for lock in self._locks(busy):
+                    self._wait_for(lock, until)
         if self._raised:
             raise self._raised[0]  # Python reports it, and goes on with the fork
 
@@ -105,28 +111,35 @@ class _Fork:
     def _take_all(self) -> Work | None:
         """Take what there is to take, or return what others are at, and hold nothing."""
         for work in _all:
+            # Spools that write all the time seldom rest at once, and each soon.
+            seconds = _MOMENT if work is disk else 0
             for lock in self._locks(work):
-                if not lock.acquire(blocking=False):
+                if not self._take(lock, seconds):
                     self.let_go()
                     return work
-                self._held.append(lock)
         return None
 
     def _wait_for(self, lock: threading.RLock, until: float) -> None:
-        """Take a lock, unless time is over, or a signal's exception ends the wait for this one."""
+        while not self._take(lock, max(0, min(_MOMENT, until - time.monotonic()))):
+            # In a child that a signal's handler has forked meanwhile, it may never be free.
+            if time.monotonic() >= until or os.getpid() != self._pid:
+                self._given_up.append(lock)
+                break
+
+    def _take(self, lock: threading.RLock, seconds: float) -> bool:
+        """Take a lock, unless a signal's exception ends the wait for this one."""
         try:
-            while not lock.acquire(timeout=max(0, min(_MOMENT, until - time.monotonic()))):
-                # In a child that a signal's handler has forked meanwhile, it may never be free.
-                if time.monotonic() >= until or os.getpid() != self._pid:
-                    self._given_up.append(lock)
-                    return
+            if not lock.acquire(timeout=seconds):
+                return False
             self._held.append(lock)
         except BaseException as error:  # noqa: BLE001 - raised when the others were waited for
             self._given_up.append(lock)
             self._raised.append(error)
+        return True
 
     def let_go(self) -> None:
         """Let all of it go on."""
+        self._has_all = False
         while self._held:
             self._held.pop().release()
 
@@ -138,6 +151,12 @@ class _Mine(threading.local):
 
 
 _mine = _Mine()
+
+
+def let_go() -> None:
+    """Hold nothing for a fork: this thread, in a signal's handler, is to wait for a client."""
+    for fork in _mine.forks:
+        fork.let_go()
 
 
 def _before_fork() -> None:
@@ -152,9 +171,11 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _after_fork()
-    for work in _all:
-        work.begin_anew()
+    try:
+        _after_fork()
+    finally:
+        for work in _all:
+            work.begin_anew()
 
 
 if hasattr(os, "register_at_fork"):

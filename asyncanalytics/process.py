@@ -79,7 +79,7 @@ def starting() -> Iterator[None]:
     me = threading.current_thread()
     _starting.add(me)
     try:
-        with forks.starts.alone:
+        with forks.starts.beside():
             yield
     finally:
         _starting.discard(me)

@@ -27,7 +27,7 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
-from asyncanalytics import encoding, process
+from asyncanalytics import encoding, forks, process
 from asyncanalytics.binding import current
 from asyncanalytics.client import AsyncClient
 from asyncanalytics.errors import Closed, InvalidCall, LifecycleError
@@ -87,6 +87,7 @@ class _Background:
 
     def start(self) -> None:
         """Start the thread, and wait until the client is open."""
+        forks.let_go()
         self._thread.start()
         self._portal = self._ready.result()
 
@@ -142,6 +143,7 @@ class _Background:
     def run(self, function: Callable[[], Awaitable[Result]]) -> Result:
         """Await a function on the loop, after what was handed over before it."""
         self.must_not_be_here()
+        forks.let_go()
 
         async def moved() -> Result:
             self._move()

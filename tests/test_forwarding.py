@@ -26,6 +26,7 @@ from asyncanalytics import (
     Spooling,
     Track,
     endpoints,
+    forks,
 )
 from asyncanalytics.errors import NotDurable, Unserialisable
 from asyncanalytics.forwarding import Event, Forwarding, event, take
@@ -538,8 +539,7 @@ async def test_a_disk_that_hangs(lab: Lab, tmp_path: Path) -> None:
     """Patience has an end, and then the events are not known to be durable."""
     yard = Yard(one=lab.script())
     async with yard.client(spool=tmp_path / "spool") as client:
-        gate = client._journal._spool._writer._gate  # type: ignore[union-attr]
-        with gate, pytest.raises(NotDurable):
+        with forks.disk.alone, pytest.raises(NotDurable):
             await put(client, track(0), patience=0.1)
         await put(client, track(1))
     assert client.stats().delivered == 2

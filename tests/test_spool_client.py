@@ -29,6 +29,7 @@ from asyncanalytics import (
     Sealing,
     Spooling,
     Track,
+    forks,
 )
 from asyncanalytics.retrying import Delivered
 from asyncanalytics.spool import left_in, visit
@@ -902,8 +903,7 @@ async def test_a_disk_that_hangs_bounds_what_is_taken(lab: Lab, folder: Path) ->
     queueing = Queueing(max_bytes=65_536, when_full="raise")
     client = lab.client(lab.script(then=503), spool=folder, queueing=queueing, retrying=QUICK)
     async with client:
-        gate = client._journal._spool._writer._gate  # type: ignore[union-attr]
-        with gate, pytest.raises(QueueFull, match="the queue of destination"):
+        with forks.disk.alone, pytest.raises(QueueFull, match="the queue of destination"):
             lab.burst(client, 1_000)
         assert client.stats().pending < 200
         lab.clients.remove(client)  # the burst's receipts are lost with its error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncanalytics import Batching, Destination, QueueFull, Queueing, Retrying, journal
+from asyncanalytics import Batching, Destination, QueueFull, Queueing, Retrying, forks, journal
 from asyncanalytics.spool import SpoolBusy, files, left_in, visit
 
 if TYPE_CHECKING:
@@ -307,9 +307,8 @@ async def test_a_disk_that_hangs_holds_up_the_close_a_bounded_time(
     )
     await client.start()
     await many(client, 5)
-    gate = client._journal._spool._writer._gate  # type: ignore[union-attr]
     thread = client._journal._spool._writer._thread  # type: ignore[union-attr]
-    with gate:
+    with forks.disk.alone:
         lab.burst(client, 100)
         began = asyncio.get_running_loop().time()
         stats = await client.aclose()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncanalytics import Queueing, Retrying, Sealing, Spooling, journal
+from asyncanalytics import Queueing, Retrying, Sealing, Spooling, forks, journal
 from asyncanalytics.spool import left_in, visit
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def hold_up(client: WatchedClient, held: list[Any]) -> Any:
     """Let the disk of a client hang."""
     assert client._journal is not None
     writer = client._journal._open._writer
-    writer._gate.acquire()
-    held.append(writer._gate)
+    forks.disk.alone.acquire()
+    held.append(forks.disk.alone)
     return writer
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asyncanalytics import forks
 from asyncanalytics.spool import (
     OVERHEAD,
     Entry,
@@ -71,7 +72,7 @@ def test_what_waits_shares_one_commit(spool: Spool) -> None:
     said: list[str] = []
     numbers = spool.append(entries(*range(100))).result()
     database(spool).set_trace_callback(said.append)
-    with spool._writer._gate:
+    with forks.disk.alone:
         futures = [spool.append(entries(f"new{each}")) for each in range(100)]
         removals = [spool.remove([number]) for number in numbers]
         buried = spool.bury([*numbers[:0]], BAD)
@@ -84,7 +85,7 @@ def test_what_waits_shares_one_commit(spool: Spool) -> None:
 
 def test_a_cancelled_append_is_left_out(spool: Spool) -> None:
     """The others of its commit are kept."""
-    with spool._writer._gate:
+    with forks.disk.alone:
         futures = [spool.append(entries(each)) for each in range(10)]
         gone = [future.cancel() for future in futures[1::2]]
     assert [future.result()[0] > 0 for future in futures[2::2]] == [True] * 4
@@ -128,7 +129,7 @@ def test_a_read_only_file_recovers(spool: Spool) -> None:
     """Those who wait get the named error; the next commit opens the file again."""
     numbers = spool.append(entries(1, 2)).result()
     database(spool).execute("PRAGMA query_only = ON")
-    with spool._writer._gate:
+    with forks.disk.alone:
         futures: list[Any] = [spool.append(entries(3)), spool.remove(numbers[:1])]
     for future in futures:
         with pytest.raises(SpoolReadOnly, match=r"SQLITE_READONLY"):
@@ -198,7 +199,7 @@ def test_a_full_file_can_still_be_emptied(spool: Spool) -> None:
     numbers = spool.append(entries(*range(200), size=2_000)).result()
     pages = database(spool).execute("PRAGMA page_count").fetchone()[0]
     database(spool).execute(f"PRAGMA max_page_count = {pages}")
-    with spool._writer._gate:
+    with forks.disk.alone:
         append = spool.append(entries(*range(200, 300), size=9_000))
         removal = spool.remove(numbers[:50])
         burial = spool.bury(numbers[50:60], BAD)

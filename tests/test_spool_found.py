@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncanalytics import forks
 from asyncanalytics.spool import Entry, Sealing, Spool, SpoolBroken, Verdict, keeper, left_in, visit
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def test_it_is_told_between_the_appends_around_it(tmp_path: Path) -> None:
         numbers = spool.append(entries(1, 2, 3)).result()
         spool.bury(numbers, BAD).result()
         before = told.order
-        with spool._writer._gate:
+        with forks.disk.alone:
             futures = {
                 "first": spool.append(entries("a")),
                 "retry": spool.retry([2]),
@@ -247,7 +248,7 @@ def test_what_a_failed_commit_has_left_is_told(tmp_path: Path) -> None:
             raise error
 
         store.append = fail_late  # type: ignore[method-assign, assignment]
-        with spool._writer._gate:
+        with forks.disk.alone:
             removal = spool.remove(numbers[:1])
             append = spool.append(entries("a", "b"))
         for future in (removal, append):

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from asyncanalytics import forks
 from asyncanalytics.spool import (
     OVERHEAD,
     Entry,
@@ -247,7 +248,7 @@ def test_the_quota_is_exact(tmp_path: Path) -> None:
 def test_rows_under_way_count(tmp_path: Path) -> None:
     """Many callers at once do not pass the quota between them; cancelled ones give it back."""
     with Spool(tmp_path / "spool", max_bytes=1 << 20) as spool:
-        with spool._writer._gate:  # the thread waits
+        with forks.disk.alone:  # the thread waits
             fits = (1 << 20) // (100 + OVERHEAD)
             futures = [spool.append([row]) for row in entries(fits)]
             with pytest.raises(SpoolFull):
@@ -264,7 +265,7 @@ def test_what_is_removed_makes_room_at_once(tmp_path: Path) -> None:
     with Spool(tmp_path / "spool", max_bytes=1 << 20) as spool:
         numbers = spool.append(entries(4, size=(1 << 18) - OVERHEAD)).result()
         assert spool.room == 0
-        with spool._writer._gate:  # the thread waits
+        with forks.disk.alone:  # the thread waits
             removal = spool.remove(numbers[:1], freed=1 << 18)
             assert spool.room == 1 << 18
             append = spool.append(entries(1, "lake", size=(1 << 18) - OVERHEAD))
@@ -288,7 +289,7 @@ def test_a_removal_that_is_cancelled_makes_no_room(tmp_path: Path) -> None:
     """Nor does one that names more than there was: after its commit the figures are exact."""
     with Spool(tmp_path / "spool", max_bytes=1 << 20) as spool:
         numbers = spool.append(entries(2)).result()
-        with spool._writer._gate:
+        with forks.disk.alone:
             spool.append(entries(1))  # what the thread is at while the next one is cancelled
             removal = spool.remove(numbers[:1], freed=100 + OVERHEAD)
             assert removal.cancel()
@@ -316,7 +317,7 @@ def test_a_file_shrinks_when_it_rests(spool: Spool) -> None:
     """What an outage has filled is given back."""
     numbers = spool.append(entries(12_000, size=690)).result()
     spool.remove(numbers).result()
-    with spool._writer._gate:
+    with forks.disk.alone:
         store = spool._keeper.store
         assert store is not None
         store.checkpoint()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asyncanalytics import forks
 from asyncanalytics.errors import ConfigurationError
 from asyncanalytics.spool import (
     Entry,
@@ -197,7 +198,7 @@ def test_an_owner_waits_for_another_process(tmp_path: Path) -> None:
         assert spool.path is not None
         with running(HOLDS, spool.path) as child:
             began = time.monotonic()
-            with spool._writer._gate:
+            with forks.disk.alone:
                 append, removal = spool.append(entries(3, 1)), spool.remove(numbers[:1])
             for future in (append, removal):
                 with pytest.raises(SpoolBusy, match=r"another process.*\(SQLITE_BUSY\)"):

@@ -824,25 +824,28 @@ def begin(function, *args):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_fork_beside_spools_that_write_all_the_time(live: Live) -> None:
+@pytest.mark.parametrize("lookups", [0, 3])
+def test_a_fork_beside_spools_that_write_all_the_time(live: Live, lookups: int) -> None:
     """It waits for each once, however seldom all of them rest at the same moment."""
     script = (
         WITHIN
         + """
-def write_on():
+def go_on(work, seconds):
     while True:
-        forks.disk.run(write, 0.01)
+        work.run(write, seconds)
 
 for _ in range(5):
-    begin(write_on)
+    begin(go_on, forks.disk, 0.01)
+for _ in range(LOOKUPS):
+    begin(go_on, forks.lookups, 0.2)
 began = time.monotonic()
 for _ in range(5):
     in_a_child(lambda: say(len(within)))
-say(time.monotonic() - began < 10)
+say(time.monotonic() - began < 5)
 os._exit(0)
 """
     )
-    assert forking(script, live) == [0, 0, 0, 0, 0, True]
+    assert forking(script.replace("LOOKUPS", str(lookups)), live) == [0, 0, 0, 0, 0, True]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -976,6 +979,58 @@ def test_a_start_that_forks(live: Live) -> None:
     say(client.close().delivered)
     """
     assert forking(script, live, seconds=10) == ["forked", 1]
+
+
+def test_starts_go_on_side_by_side(live: Live) -> None:
+    """One may wait for another: no client's start is held up by that of another client."""
+    script = """
+    import asyncio
+    from asyncanalytics import BaseDestination
+    from asyncanalytics.destinations.base import own_limits
+    from asyncanalytics.retrying import Delivered
+
+    class Telling(BaseDestination):
+        def limits(self, batching):
+            return own_limits(batching)
+
+        async def open(self, *_):
+            await asyncio.to_thread(other.track, "Opened", user_id="u1")
+
+        async def deliver(self, batch):
+            return Delivered()
+
+    other = Client()
+    client = Client(destinations=[Telling("telling")])
+    client.track("Added File", user_id="u1")
+    say([each.close().delivered for each in (client, other)])
+    """
+    assert forking(script, live, seconds=10) == [[1, 1]]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+@pytest.mark.parametrize("begin", ["client.start()", "pass"])
+def test_a_handler_calls_while_a_fork_waits(live: Live, tmp_path: Path, begin: str) -> None:
+    """What the fork holds by then, and the call needs, it lets go, and takes again."""
+    script = (
+        WITHIN
+        + f"""
+client = Client(spool={str(tmp_path / "spool")!r})
+{begin}
+
+def handle(*_):
+    client.track("From Handler", user_id="u1")
+    say(len(within))
+
+begin(forks.disk.run, write, 1.0)
+while not within:
+    time.sleep(0.01)
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+in_a_child(lambda: say(len(within)))
+say(client.close().delivered)
+"""
+    )
+    assert forking(script, live, seconds=10) == [1, 0, 1]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")

@@ -99,7 +99,6 @@ class Writer:
         self._keeper = keeper
         self._on_found = on_found
         self._at_end = at_end
-        self._gate = threading.RLock()  # held while the thread is within SQLite
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = threading.Lock()  # for what follows
         self._queued = 0
@@ -149,7 +148,7 @@ class Writer:
             self._has_chores = True
         for close in (self._at_end, self._keeper.close):
             with suppress(sqlite3.Error, OSError):  # what is in the files stays there
-                forks.disk.run(close, mine=self._gate)
+                forks.disk.run(close)
 
     def _gather(self) -> tuple[list[Job], bool]:
         """Wait for a job, and take those that came with it; say whether they are the last."""
@@ -265,10 +264,10 @@ class Writer:
             job.future.set_result(result)
 
     def _can_add(self) -> bool:
-        return forks.disk.run(self._keeper.can_add, mine=self._gate)
+        return forks.disk.run(self._keeper.can_add)
 
     def _use(self, work: Callable[[Store], T]) -> T:
-        return forks.disk.run(self._keeper.use, work, mine=self._gate)
+        return forks.disk.run(self._keeper.use, work)
 
     def _owe(self, removals: Iterable[Job]) -> None:
         self._owed.extend(number for job in removals for number in job.numbers)
