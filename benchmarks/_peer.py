@@ -117,20 +117,20 @@ class Questions:
         await asked.flush()
         return watch.read() | {"events": events, "sent": asked.sent}
 
-    async def call_time(self, url: str, calls: int) -> _subject.Answer:
-        """Time each call, in bursts."""
+    async def call_time(self, url: str, calls: int, *, in_a_row: bool = False) -> _subject.Answer:
+        """Time each call, in bursts or in a row."""
         asked = self._ready(url, None, gzip=False)
         await asked.warm()
         client, track = asked.client, self._peer.track
         clock, times = time.perf_counter, _subject.room(calls)
         for number, (user_id, properties) in enumerate(_load.calls(calls)):
-            if number % _subject.BURST == 0:
+            if _subject.pauses(number, in_a_row=in_a_row):
                 await asyncio.sleep(_subject.PAUSE)
             start = clock()
             track(client, _load.EVENT, user_id, properties)
             times[number] = clock() - start
         await asked.flush()
-        return _subject.call_times(times) | {"sent": asked.sent + calls}
+        return _subject.call_times(times, in_a_row=in_a_row) | {"sent": asked.sent + calls}
 
     async def loop_lag(self, url: str, rate: int, seconds: float) -> _subject.Answer:
         """Measure a loop on which it is called, as in an async view."""

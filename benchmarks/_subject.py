@@ -63,9 +63,15 @@ def quantiles(seconds: Sequence[float]) -> dict[str, float]:
     return found | {"max": ordered[-1]}
 
 
-def call_times(seconds: Sequence[float]) -> dict[str, float]:
-    """Return the quantiles of calls made in bursts, and the median of each burst's first call."""
-    return quantiles(seconds) | {"first": median(seconds[::BURST])}
+def call_times(seconds: Sequence[float], *, in_a_row: bool = False) -> dict[str, float]:
+    """Return the quantiles of calls, and the first one; with bursts, the median of their first."""
+    first = seconds[:1] if in_a_row else seconds[::BURST]
+    return quantiles(seconds) | {"first": median(first)}
+
+
+def pauses(number: int, *, in_a_row: bool) -> bool:
+    """Whether there is a pause before a call."""
+    return not in_a_row and number % BURST == 0
 
 
 def tell(url: str, what: str) -> None:

@@ -9,6 +9,8 @@ from _entrants import CONTROL, OURS, PEERS, SEGMENT
 from _plots import Chart
 from _report import middle, ratio, table, text
 
+BURSTS = "bursts"
+IN_A_ROW = "in a row"
 QUESTION = Question(
     name="call_time",
     subjects=(
@@ -21,6 +23,7 @@ QUESTION = Question(
     ),
     short={"calls": 10_000},
     full={"calls": 30_000},
+    cases={BURSTS: {}, IN_A_ROW: {"in_a_row": True}},
     peers={"short": {"calls": 2_000}, "full": {"calls": 10_000}},
     rounds={"short": 1, "full": 9},
 )
@@ -36,19 +39,27 @@ def _row(results: Results, name: str) -> list[str]:
 
 
 def show(results: Results) -> None:
-    """Print the table."""
-    head = ("µs a call", "x segment", "median", "p99", "p99.9", "max", "first")
-    print(table(head, [_row(results, name) for name in results.names]))
+    """Print a table for each case."""
+    head = ("x segment", "median", "p99", "p99.9", "max", "first")
+    for case in results.cases:
+        of_case = results.case(case)
+        rows = [_row(of_case, name) for name in of_case.names]
+        print(table((f"µs a call, {case}", *head), rows), end="\n\n")
 
 
 def charts(results: Results) -> list[Chart]:
     """Return the quantiles."""
+    return [_chart(results.case(case), case) for case in results.cases]
+
+
+def _chart(results: Results, case: str) -> Chart:
     groups = {
         title: {name: middle(results.rounds, name, figure) * 1e6 for name in results.names}
         for figure, title in (("median", "median"), ("p99", "p99"), ("p99_9", "p99.9"))
     }
-    title = "Microseconds that one call keeps its caller"
-    return [Chart(name="call_time", title=title, form=",.1f", groups=groups, is_logarithmic=True)]
+    name = f"call_time_{case.replace(' ', '_')}"
+    title = f"Microseconds that one call keeps its caller, {case}"
+    return Chart(name=name, title=title, form=",.1f", groups=groups, is_logarithmic=True)
 
 
 if __name__ == "__main__":

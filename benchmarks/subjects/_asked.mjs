@@ -109,14 +109,14 @@ async function latency(peer, { url, events }) {
   return { ...(await timed(peer, client, events, "full")), sent: 1 + events };
 }
 
-async function callTime(peer, { calls: count, ...options }) {
+async function callTime(peer, { calls: count, in_a_row: inARow, ...options }) {
   const client = ready(peer, options);
   await send(peer, client, calls(WARM_UP), EVENTS.full);
   await peer.flush(client);
   const times = new Float64Array(count).fill(0);
   const made = calls(count);
   for (let i = 0; i < count; i += 1) {
-    if (i % BURST === 0) {
+    if (!inARow && i % BURST === 0) {
       if (peer.breathe) await peer.breathe(client);
       await sleep(PAUSE);
     }
@@ -126,7 +126,7 @@ async function callTime(peer, { calls: count, ...options }) {
     times[i] = (performance.now() - start) / 1e3;
   }
   await peer.flush(client);
-  const first = times.filter((_, i) => i % BURST === 0).sort((a, b) => a - b);
+  const first = times.filter((_, i) => (inARow ? i === 0 : i % BURST === 0)).sort((a, b) => a - b);
   return { ...quantiles(times), first: first[first.length >> 1], sent: WARM_UP + count };
 }
 

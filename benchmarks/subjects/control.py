@@ -65,10 +65,10 @@ async def _nothing(event: str, *, user_id: str, properties: dict[str, Any]) -> N
     """Stand for a client that does nothing."""
 
 
-async def _empty_calls(calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
+async def _empty_calls(calls: list[tuple[str, dict[str, Any]]], *, in_a_row: bool) -> array[float]:
     clock, times = time.perf_counter, _subject.room(len(calls))
     for number, (user_id, properties) in enumerate(calls):
-        if number % _subject.BURST == 0:
+        if _subject.pauses(number, in_a_row=in_a_row):
             await asyncio.sleep(_subject.PAUSE)
         start = clock()
         await _nothing(_load.EVENT, user_id=user_id, properties=properties)
@@ -76,10 +76,10 @@ async def _empty_calls(calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
     return times
 
 
-def _encodings(calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
+def _encodings(calls: list[tuple[str, dict[str, Any]]], *, in_a_row: bool) -> array[float]:
     clock, times = time.perf_counter, _subject.room(len(calls))
     for number, (user_id, properties) in enumerate(calls):
-        if number % _subject.BURST == 0:
+        if _subject.pauses(number, in_a_row=in_a_row):
             time.sleep(_subject.PAUSE)
         start = clock()
         encode(user_id, properties)
@@ -87,11 +87,20 @@ def _encodings(calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
     return times
 
 
-def call_time(url: str, calls: int, what: str) -> _subject.Answer:  # noqa: ARG001 - sends nothing
+def call_time(
+    url: str,  # noqa: ARG001 - sends nothing
+    calls: int,
+    what: str,
+    *,
+    in_a_row: bool = False,
+) -> _subject.Answer:
     """Time awaited calls that do nothing, or only the making of each event's bytes."""
     made = _load.calls(calls)
-    times = asyncio.run(_empty_calls(made)) if what == "empty" else _encodings(made)
-    return _subject.call_times(times) | {"sent": 0}
+    if what == "empty":
+        times = asyncio.run(_empty_calls(made, in_a_row=in_a_row))
+    else:
+        times = _encodings(made, in_a_row=in_a_row)
+    return _subject.call_times(times, in_a_row=in_a_row) | {"sent": 0}
 
 
 def loop_lag(url: str, rate: int, seconds: float) -> _subject.Answer:  # noqa: ARG001 - as above

@@ -118,26 +118,28 @@ async def growth(url: str, events: int) -> _subject.Answer:
         return found | {"peak": peak, "after": _subject.resident() - idle}
 
 
-def call_time(url: str, calls: int, verb: str) -> _subject.Answer:
+def call_time(url: str, calls: int, verb: str, *, in_a_row: bool = False) -> _subject.Answer:
     """Time each call: awaited, not awaited, or from a thread."""
     if verb == "sync":
-        return call_time_sync(url, calls)
-    return asyncio.run(call_time_on_loop(url, calls, verb))
+        return call_time_sync(url, calls, in_a_row=in_a_row)
+    return asyncio.run(call_time_on_loop(url, calls, verb, in_a_row=in_a_row))
 
 
-async def call_time_on_loop(url: str, calls: int, verb: str) -> _subject.Answer:
-    """Time each call, awaited or not, in bursts."""
+async def call_time_on_loop(url: str, calls: int, verb: str, *, in_a_row: bool) -> _subject.Answer:
+    """Time each call, awaited or not, in bursts or in a row."""
     async with AsyncClient("key", endpoint=url) as client:
         warm = await _warm(client)
         measure = _awaited if verb == "awaited" else _nowait
-        times = await measure(client, _load.calls(calls))
-    return _subject.call_times(times) | {"sent": warm + calls}
+        times = await measure(client, _load.calls(calls), in_a_row=in_a_row)
+    return _subject.call_times(times, in_a_row=in_a_row) | {"sent": warm + calls}
 
 
-async def _awaited(client: AsyncClient, calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
+async def _awaited(
+    client: AsyncClient, calls: list[tuple[str, dict[str, Any]]], *, in_a_row: bool
+) -> array[float]:
     clock, times = time.perf_counter, _subject.room(len(calls))
     for number, (user_id, properties) in enumerate(calls):
-        if number % _subject.BURST == 0:
+        if _subject.pauses(number, in_a_row=in_a_row):
             await asyncio.sleep(_subject.PAUSE)
         start = clock()
         await client.track(_load.EVENT, user_id=user_id, properties=properties)
@@ -145,10 +147,12 @@ async def _awaited(client: AsyncClient, calls: list[tuple[str, dict[str, Any]]])
     return times
 
 
-async def _nowait(client: AsyncClient, calls: list[tuple[str, dict[str, Any]]]) -> array[float]:
+async def _nowait(
+    client: AsyncClient, calls: list[tuple[str, dict[str, Any]]], *, in_a_row: bool
+) -> array[float]:
     clock, times = time.perf_counter, _subject.room(len(calls))
     for number, (user_id, properties) in enumerate(calls):
-        if number % _subject.BURST == 0:
+        if _subject.pauses(number, in_a_row=in_a_row):
             await asyncio.sleep(_subject.PAUSE)
         start = clock()
         client.track_nowait(_load.EVENT, user_id=user_id, properties=properties)
@@ -156,20 +160,20 @@ async def _nowait(client: AsyncClient, calls: list[tuple[str, dict[str, Any]]]) 
     return times
 
 
-def call_time_sync(url: str, calls: int) -> _subject.Answer:
-    """Time each call of the sync facade, from the main thread, in bursts."""
+def call_time_sync(url: str, calls: int, *, in_a_row: bool) -> _subject.Answer:
+    """Time each call of the sync facade, from the main thread."""
     clock, times = time.perf_counter, _subject.room(calls)
     with Client("key", endpoint=url) as client:
         for user_id, properties in _load.calls(_subject.WARM_UP):
             client.track(_load.EVENT, user_id=user_id, properties=properties)
         client.flush()
         for number, (user_id, properties) in enumerate(_load.calls(calls)):
-            if number % _subject.BURST == 0:
+            if _subject.pauses(number, in_a_row=in_a_row):
                 time.sleep(_subject.PAUSE)
             start = clock()
             client.track(_load.EVENT, user_id=user_id, properties=properties)
             times[number] = clock() - start
-    return _subject.call_times(times) | {"sent": _subject.WARM_UP + calls}
+    return _subject.call_times(times, in_a_row=in_a_row) | {"sent": _subject.WARM_UP + calls}
 
 
 async def loop_lag(url: str, rate: int, seconds: float) -> _subject.Answer:
