@@ -448,12 +448,15 @@ def in_a_child(work):
         os._exit(work() or 0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
+def delivered(client):
+    stats = client.close(10)
+    assert stats.is_balanced
+    return stats.delivered
+
 def deliver_in_a_child(client):
     def deliver():
         client.track("From Child", user_id="u1")
-        stats = client.close(10)
-        assert stats.is_balanced
-        say(stats.delivered)
+        say(delivered(client))
 
     in_a_child(deliver)
 """
@@ -799,7 +802,7 @@ def test_a_fork_while_a_client_starts(live: Live, delay: float) -> None:
         time.sleep({delay})
         deliver_in_a_child(client)
         for thread in threads: thread.join()
-        say(client.close().delivered)
+        say(delivered(client))
         """,
         live,
     )
@@ -956,54 +959,38 @@ os._exit(0)
     assert forking(script, live) == [[True, True]]
 
 
+OWN = """
+import asyncio
+from asyncanalytics import BaseDestination
+from asyncanalytics.destinations.base import own_limits
+from asyncanalytics.retrying import Delivered
+
+class Own(BaseDestination):
+    def limits(self, batching):
+        return own_limits(batching)
+
+    async def open(self, *_):
+        OPENING
+
+    async def deliver(self, batch):
+        return Delivered()
+
+client, other = Client(destinations=[Own("own")]), Client()
+client.track("Added File", user_id="u1")
+say([delivered(each) for each in (client, other)])
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_start_that_forks(live: Live) -> None:
     """As a destination of one's own may: it does not wait for itself, and its child is no hang."""
-    script = """
-    from asyncanalytics import BaseDestination
-    from asyncanalytics.destinations.base import own_limits
-    from asyncanalytics.retrying import Delivered
-
-    class Forking(BaseDestination):
-        def limits(self, batching):
-            return own_limits(batching)
-
-        async def open(self, *_):
-            in_a_child(lambda: say("forked"))
-
-        async def deliver(self, batch):
-            return Delivered()
-
-    client = Client(destinations=[Forking("forking")])
-    client.track("Added File", user_id="u1")
-    say(client.close().delivered)
-    """
-    assert forking(script, live, seconds=10) == ["forked", 1]
+    script = OWN.replace("OPENING", 'in_a_child(lambda: say("forked"))')
+    assert forking(script, live, seconds=10) == ["forked", [1, 0]]
 
 
 def test_starts_go_on_side_by_side(live: Live) -> None:
     """One may wait for another: no client's start is held up by that of another client."""
-    script = """
-    import asyncio
-    from asyncanalytics import BaseDestination
-    from asyncanalytics.destinations.base import own_limits
-    from asyncanalytics.retrying import Delivered
-
-    class Telling(BaseDestination):
-        def limits(self, batching):
-            return own_limits(batching)
-
-        async def open(self, *_):
-            await asyncio.to_thread(other.track, "Opened", user_id="u1")
-
-        async def deliver(self, batch):
-            return Delivered()
-
-    other = Client()
-    client = Client(destinations=[Telling("telling")])
-    client.track("Added File", user_id="u1")
-    say([each.close().delivered for each in (client, other)])
-    """
+    script = OWN.replace("OPENING", 'await asyncio.to_thread(other.track, "Opened", user_id="u1")')
     assert forking(script, live, seconds=10) == [[1, 1]]
 
 
@@ -1027,7 +1014,7 @@ while not within:
 signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 0.2)
 in_a_child(lambda: say(len(within)))
-say(client.close().delivered)
+say(delivered(client))
 """
     )
     assert forking(script, live, seconds=10) == [1, 0, 1]
@@ -1272,7 +1259,7 @@ def test_a_fork_while_names_are_looked_up(live: Live) -> None:
         slow(live)
         + """
 deliver_in_a_child(client)
-say([client.close().delivered, other.close().delivered])
+say([delivered(client), delivered(other)])
 """,
         live,
     )
@@ -1322,7 +1309,7 @@ parent = os.getpid()
 signal.signal(signal.SIGALRM, handle)
 os.register_at_fork(before=ring)
 in_a_child(lambda: say(client.stats().accepted))
-say([len(children), len(said), client.close().delivered, other.close().delivered])
+say([len(children), len(said), delivered(client), delivered(other)])
 """
     )
     assert forking(script, live) == [0, [1, int(raised != "pass"), 1, 1]]
