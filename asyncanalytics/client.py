@@ -47,7 +47,7 @@ from asyncanalytics.routing import Route, Router
 from asyncanalytics.secret import Secret, discreet
 from asyncanalytics.settings import Batching, Queueing, Retrying, Sending, Spooling
 from asyncanalytics.stats import Stats
-from asyncanalytics.transport import Transport, check_http2, loaded
+from asyncanalytics.transport import Transport, loaded
 from asyncanalytics.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -178,8 +178,6 @@ class AsyncClient(Verbs):
         self._journal = None if self._disabled else _journal(spool)
         _require(_is_time(shutdown_timeout), "shutdown_timeout must be 0 or more seconds")
         self._sending = sending or Sending()
-        if self._sending.http2:
-            check_http2()
         self._breath = Breath()
         self._flushers = tuple(
             Flusher(

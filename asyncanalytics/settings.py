@@ -136,6 +136,8 @@ class Sending:
     """Compress requests; None: where the endpoint is known to take it."""
     http2: bool = False
     """Offer HTTP/2 (extra `http2`)."""
+    http_library: Literal["httpx", "aiohttp"] = "httpx"
+    """What requests go out by; aiohttp takes less CPU for one (extra `aiohttp`)."""
     http_client: httpx.AsyncClient | Any | None = None
     """Your own `httpx.AsyncClient` or `httpx2.AsyncClient`. It is used as it is and never closed;
     give it timeouts of your own for each phase."""
@@ -143,6 +145,14 @@ class Sending:
     def __post_init__(self) -> None:
         _require_numbers(self, "max_in_flight", "connect_timeout", "timeout")
         _require(self.max_in_flight >= 1, self, "max_in_flight must be at least 1")
+        _require(
+            self.http_library in ("httpx", "aiohttp"), self, "http_library must be httpx or aiohttp"
+        )
+        if self.http_library == "aiohttp":
+            _require(not self.http2, self, "http2 needs http_library='httpx': aiohttp has none")
+            _require(
+                self.http_client is None, self, "give either http_client or http_library='aiohttp'"
+            )
         _require(self.connect_timeout > 0, self, "connect_timeout must be more than 0 seconds")
         _require(self.timeout > 0, self, "timeout must be more than 0 seconds")
 

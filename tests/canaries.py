@@ -33,7 +33,7 @@ PACKAGE = "asyncanalytics"
 _SHOWS = (f"{PACKAGE}.collector", f"{PACKAGE}.cli")
 # These tell of requests at the lowest level. Their records are made, looked at, and go no further.
 _TALKATIVE = (
-    *("httpx", "hpack.hpack", "hpack.table"),
+    *("aiohttp.client", "aiohttp.internal", "httpx", "hpack.hpack", "hpack.table"),
     *(f"httpcore.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")),
 )
 # What passes an error on to the package's own next frame, or makes another of it.

@@ -363,7 +363,10 @@ class Lab:
     KEY = KEY
     MARK = MARK
 
-    def __init__(self) -> None:
+    def __init__(self, http_library: str = "httpx") -> None:
+        if http_library != "httpx":
+            pytest.importorskip(http_library)
+        self.http_library = http_library
         self.clients: list[WatchedClient] = []
         self._servers: dict[str, Any] = {}
         self._unbalanced: list[str] = []
@@ -436,6 +439,8 @@ class Lab:
         if isinstance(sending, dict):
             if not isinstance(server, Peer):
                 sending = {"http_client": self.http(), **sending}
+            if "http_client" not in sending:
+                sending = {"http_library": self.http_library, **sending}
             sending = Sending(**sending)
         client = WatchedClient(*args, sending=sending, **settings)
         self.clients.append(client)
@@ -543,9 +548,15 @@ def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @pytest.fixture
-def lab(logged: pytest.LogCaptureFixture) -> Iterator[Lab]:  # noqa: ARG001 - its level is set
-    """A laboratory that asserts the law at the end of the test."""
-    with Lab() as made:
+def lab(
+    logged: pytest.LogCaptureFixture,  # noqa: ARG001 - its level is set
+    request: pytest.FixtureRequest,
+) -> Iterator[Lab]:
+    """A laboratory that asserts the law at the end of the test.
+
+    Its parameter is the library by which requests go to servers on sockets.
+    """
+    with Lab(getattr(request, "param", "httpx")) as made:
         yield made
     canaries.watch.look_through(*made.clients, *(client.stats() for client in made.clients))
 

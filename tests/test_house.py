@@ -49,7 +49,17 @@ FLOORS = {room: floor for floor, (_, rooms) in enumerate(PICTURE) for room in ro
 FAMILIES = FLOORS["middleware"]
 FACE = FLOORS["asyncanalytics"]
 OPTIONAL = {
-    *("arq", "celery", "django", "fastapi", "faststream", "gunicorn", "litestar", "taskiq"),
+    *(
+        "aiohttp",
+        "arq",
+        "celery",
+        "django",
+        "fastapi",
+        "faststream",
+        "gunicorn",
+        "litestar",
+        "taskiq",
+    ),
     *("cryptography", "duckdb", "h2", "httpx2", "isal", "jinja2", "jmespath", "jwt"),
     *("rich", "starlette", "tree_sitter", "tree_sitter_toml", "typer"),
     *("uvicorn", "uvicorn_worker"),
@@ -179,15 +189,16 @@ def test_members_of_a_family_know_only_their_base(family: str) -> None:
 # --------------------------------------------------------------------------------- who does what
 
 
-def test_only_the_transport_knows_httpx() -> None:
-    """Another HTTP library would change one room."""
+def test_only_the_transport_knows_an_http_library() -> None:
+    """Another one would change one room."""
+    libraries = {"aiohttp", "httpx", "httpx2"}
     knowing = {
-        file.name
+        file.room
         for file in FILES
-        if any(found.target.split(".")[0] in {"httpx", "httpx2"} for found in file.imports())
+        if any(found.target.split(".")[0] in libraries for found in file.imports())
         or any(_names_httpx(node) for node in ast.walk(file.tree))
     }
-    assert knowing <= {"asyncanalytics.transport"}
+    assert knowing == {"transport"}
 
 
 def _names_httpx(node: ast.AST) -> bool:
@@ -255,6 +266,12 @@ except asyncanalytics.MissingExtra as error:
     assert "asyncanalytics[http2]" in str(error)
 else:
     raise AssertionError("HTTP/2 without its package")
+try:
+    asyncanalytics.AsyncClient("key", sending=asyncanalytics.Sending(http_library="aiohttp"))
+except asyncanalytics.MissingExtra as error:
+    assert "asyncanalytics[aiohttp]" in str(error)
+else:
+    raise AssertionError("aiohttp without its package")
 loaded = set(sys.modules) & {edges}
 assert not loaded, loaded
 """

@@ -88,6 +88,7 @@ CLIENTS = {
     "http": "AsyncClient('key', endpoint=NOWHERE)",
     "https": "AsyncClient('key', endpoint='https://127.0.0.1:9')",
     "http2": "AsyncClient('key', endpoint=NOWHERE, sending=Sending(http2=True))",
+    "aiohttp": "AsyncClient('key', endpoint=NOWHERE, sending=Sending(http_library='aiohttp'))",
     "disabled": "AsyncClient('key', disabled=True)",
     "http_client": "AsyncClient('key', endpoint=NOWHERE, sending=Sending(http_client=OWN))",
     "sync": "Client('key', endpoint=NOWHERE, shutdown_timeout=0.0)",
@@ -136,7 +137,18 @@ print([name for name in found if name.split(".")[0] in {heavy}])
 @pytest.mark.parametrize("outside", [False, True], ids=["on the loop", "outside of it"])
 def test_no_loop_imports_what_takes_long(kind: str, *, outside: bool) -> None:
     """From the making of a client to its end, its loop's thread imports none of it."""
-    heavy = {"anyio", "concurrent", "h2", "h11", "hpack", "httpcore", "hyperframe", "pydantic"}
+    heavy = {
+        "aiohttp",
+        "anyio",
+        "concurrent",
+        "h2",
+        "h11",
+        "hpack",
+        "httpcore",
+        "hyperframe",
+        "pydantic",
+        "yarl",
+    }
     before = BEFORE.get(kind, "")
     script = IMPORTED_HERE.format(make=CLIENTS[kind], before=before, outside=outside, heavy=heavy)
     assert run(script) == "[]"
@@ -361,7 +373,7 @@ def test_a_handler_that_comes_amid_the_same_import_does_not_wait_for_ever() -> N
     """The program imports what a client needs itself, and a handler makes its first client."""
     script = """
         import signal
-        from asyncanalytics import transport
+        from asyncanalytics.transport import loading
 
         def handle(*_):
             AsyncClient("key", disabled=True)
@@ -372,7 +384,7 @@ def test_a_handler_that_comes_amid_the_same_import_does_not_wait_for_ever() -> N
                 if name == "httpcore._api" and not handled:
                     signal.raise_signal(signal.SIGINT)
 
-        transport._PATIENCE = 0.1
+        loading._PATIENCE = 0.1
         handled = []
         signal.signal(signal.SIGINT, handle)
         sys.meta_path.insert(0, Interrupted())

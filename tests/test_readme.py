@@ -23,8 +23,8 @@ def test_there_are_examples() -> None:
 async def test_an_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block runs; what it sends is delivered, and the law holds."""
     monkeypatch.chdir(tmp_path)
-    if "httpx_aiohttp" in code:
-        pytest.importorskip("httpx_aiohttp")
+    if "aiohttp" in code:
+        pytest.importorskip("aiohttp")
     code = re.sub(r"asyncio\.run\((.*)\)", r"await \1", code)
     code = code.replace('AsyncClient("WRITE_KEY"', "AsyncClient('KEY', endpoint=url")
     body = "\n".join(f"    {line}" for line in code.splitlines())

@@ -18,7 +18,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncanalytics import Batching, ConfigurationError, Retrying, Sending
+from asyncanalytics import Batching, ConfigurationError, Retrying, Sending, endpoints
 from asyncanalytics._version import __version__
 from asyncanalytics.errors import NoAnswer
 from asyncanalytics.retrying import MAX_ANSWER
@@ -26,13 +26,15 @@ from asyncanalytics.transport import Transport
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from conftest import Lab, Peer
 
 QUICK = Retrying(max_attempts=50, base=0.01, cap=0.01)
 NEVER = Retrying(base=1_000, cap=1_000)  # a retry that is not at once does not come in a test
+LIBRARIES = ["httpx", "aiohttp"]
+by_each_library = pytest.mark.parametrize("lab", LIBRARIES, indirect=True)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
@@ -66,6 +68,7 @@ async def well(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
 # -------------------------------------------------------------------------------------- failures
 
 
+@by_each_library
 async def test_refused_until_the_server_is_there(lab: Lab) -> None:
     """A closed port is tried again, and the calls arrive once something listens there."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -126,6 +129,7 @@ async def _reset_in_the_body(writer: StreamWriter) -> None:
 BROKEN = [_reset, _close, _half_close, _partial_headers, _partial_body, _partial_chunk]
 
 
+@by_each_library
 @pytest.mark.parametrize("misbehave", [*BROKEN, _reset_in_the_body])
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_broken_answer_is_tried_again(lab: Lab, misbehave: Any, times: int) -> None:
@@ -142,6 +146,7 @@ async def test_a_broken_answer_is_tried_again(lab: Lab, misbehave: Any, times: i
     assert counts == [None, *map(str, range(1, times + 1))]
 
 
+@by_each_library
 @pytest.mark.parametrize("misbehave", [_reset, _close, _half_close, _partial_headers])
 async def test_a_stale_connection_is_tried_again_at_once(lab: Lab, misbehave: Any) -> None:
     """A kept connection that ends under a request says nothing of the server: no pause, no log."""
@@ -165,6 +170,7 @@ async def test_a_stale_connection_is_tried_again_at_once(lab: Lab, misbehave: An
     assert peer.connections == 2
 
 
+@by_each_library
 @pytest.mark.parametrize("misbehave", [_reset, _close])
 async def test_a_stale_connection_is_tried_again_at_once_but_once(
     lab: Lab, logged: pytest.LogCaptureFixture, misbehave: Any
@@ -192,6 +198,7 @@ async def test_a_stale_connection_is_tried_again_at_once_but_once(
     assert [each.levelname for each in logged.records] == ["WARNING", "ERROR"]
 
 
+@by_each_library
 @pytest.mark.parametrize("misbehave", [_reset, _close])
 async def test_a_new_connection_that_breaks_is_not_stale(
     lab: Lab, logged: pytest.LogCaptureFixture, misbehave: Any
@@ -207,6 +214,7 @@ async def test_a_new_connection_that_breaks_is_not_stale(
     assert logged.records[0].levelno == logging.WARNING
 
 
+@by_each_library
 async def test_a_connection_closed_while_idle_is_no_failure(lab: Lab) -> None:
     """A server that closes after each answer costs a new connection, and no attempt."""
 
@@ -226,6 +234,38 @@ async def test_a_connection_closed_while_idle_is_no_failure(lab: Lab) -> None:
     assert peer.connections == 3
 
 
+@by_each_library
+@pytest.mark.parametrize("later", [False, True], ids=["with-it", "while-idle"])
+async def test_an_answer_that_nobody_asked_for_is_none(lab: Lab, *, later: bool) -> None:
+    """What a server says beyond an answer does not deliver the calls of the next request."""
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        while (request := await peer.read(reader)) is not None:
+            if peer.connections > 1:
+                await peer.answer(writer, request)
+                continue
+            peer.take(request)
+            writer.write(OK)
+            if later:
+                await writer.drain()
+                await asyncio.sleep(0.02)
+            writer.write(OK)
+            if await peer.read(reader) is not None:  # and nothing of it is taken
+                await reader.read()
+
+    async with (
+        lab.listening(handle) as peer,
+        lab.client(peer, retrying=NEVER, batching=Batching(linger=0)) as client,
+    ):
+        await (await lab.track(client))[0].settled()
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(2):
+            outcome = await (await lab.track(client))[0].settled()
+    assert outcome.delivered
+    assert peer.connections == 2
+    assert len(peer.arrived) == 2
+
+
 # -------------------------------------------------------------------------------- endless and slow
 
 
@@ -236,6 +276,7 @@ async def _endless(writer: StreamWriter, head: bytes, piece: bytes) -> None:
         await writer.drain()
 
 
+@by_each_library
 @pytest.mark.parametrize(
     ("head", "piece"),
     [
@@ -265,6 +306,8 @@ async def test_an_endless_body_is_read_to_a_limit(lab: Lab, head: bytes, piece: 
     async with lab.listening(handle) as peer, lab.client(peer, retrying=NEVER) as client:
         answer = await client._transport.post(peer.url + "/v1/batch", {}, b'{"batch":[]}')
         assert len(answer.body) == MAX_ANSWER
+        if b"gzip" in head:
+            assert answer.body == (piece * MAX_ANSWER)[:MAX_ANSWER]
         await asyncio.wait_for(gone.wait(), 5)
         async with asyncio.timeout(5):
             outcome = await (await lab.track(client))[0].settled()
@@ -288,6 +331,7 @@ async def _slow_body(writer: StreamWriter) -> None:
         await asyncio.sleep(0.04)
 
 
+@by_each_library
 @pytest.mark.parametrize("misbehave", [_silent, _slow_headers, _slow_body])
 @pytest.mark.parametrize("in_flight", [1, 4])
 async def test_a_slow_answer_meets_the_total_time(lab: Lab, misbehave: Any, in_flight: int) -> None:
@@ -302,6 +346,7 @@ async def test_a_slow_answer_meets_the_total_time(lab: Lab, misbehave: Any, in_f
                 assert {(await (await lab.track(client))[0].settled()).attempts} == {1}
 
 
+@by_each_library
 async def test_a_timeout_does_not_disturb_the_other_requests(lab: Lab) -> None:
     """While one request times out and its pool retires, another on it goes on to its end."""
     turns = iter([_silent])
@@ -327,6 +372,7 @@ async def test_a_timeout_does_not_disturb_the_other_requests(lab: Lab) -> None:
             assert (await first.settled()).attempts == 2
 
 
+@by_each_library
 async def test_nothing_of_a_pool_is_used_after_a_timeout(lab: Lab) -> None:
     """After a timeout not even the idle connections of its pool serve again: one may be stuck."""
     hangs = asyncio.Event()
@@ -351,6 +397,7 @@ async def test_nothing_of_a_pool_is_used_after_a_timeout(lab: Lab) -> None:
             assert peer.connections == 3
 
 
+@by_each_library
 async def test_all_connections_are_closed_with_the_client(lab: Lab) -> None:
     """After the close no connection is open, those of retired pools included."""
     open_now: set[Any] = set()
@@ -378,6 +425,24 @@ async def test_all_connections_are_closed_with_the_client(lab: Lab) -> None:
         assert not open_now
 
 
+@by_each_library
+async def test_a_connection_has_a_time_of_its_own(lab: Lab) -> None:
+    """A server that never says a word of TLS is given up long before the request's own time."""
+
+    async def mute(_: Peer, reader: StreamReader, __: StreamWriter) -> None:
+        await reader.read(-1)
+
+    async with lab.listening(mute) as peer:
+        sending = {"connect_timeout": 0.2, "timeout": 30.0}
+        async with lab.client(peer, sending=sending) as client:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(NoAnswer, match="Timeout") as caught:
+                await client._transport.post(peer.url.replace("http:", "https:"), {}, b"{}")
+            assert asyncio.get_running_loop().time() - began < 5
+    assert not caught.value.stale
+
+
+@by_each_library
 async def test_closing_with_a_dead_socket_keeps_its_deadline(lab: Lab) -> None:
     """A server that says nothing does not hold up the close."""
     async with lab.listening(first_then_well(_silent, 100)) as peer:
@@ -443,7 +508,9 @@ async def _survives(lab: Lab, answer: bytes) -> None:
 
     async with lab.listening(first_then_well(hostile)) as peer:
         http = httpx.AsyncClient(verify=False)  # noqa: S501 - no TLS here, and quick to make
-        sending = {"http_client": http, "timeout": 5.0}
+        sending = {"timeout": 5.0}
+        if lab.http_library == "httpx":
+            sending["http_client"] = http
         settings = {"retrying": QUICK, "sending": sending, "batching": Batching(linger=0)}
         async with http, lab.client(peer, **settings) as client:
             receipts = lab.burst(client, 2)
@@ -457,6 +524,7 @@ async def _survives(lab: Lab, answer: bytes) -> None:
                 peer.arrived[receipt.message_id] = []
 
 
+@by_each_library
 @pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
 async def test_hostile_answers(lab: Lab, answer: bytes) -> None:
     """No status line or header hangs the client or ends its flusher."""
@@ -480,6 +548,7 @@ LINES = st.lists(
 )
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
 @settings(max_examples=40, deadline=None)
 @given(
     status=st.integers(min_value=100, max_value=999).filter(lambda each: each // 100 != 2),
@@ -487,25 +556,27 @@ LINES = st.lists(
     body=st.binary(max_size=50),
 )
 async def test_random_answers(
-    new_lab: type[Lab], status: int, headers: list[bytes], body: bytes
+    new_lab: type[Lab], library: str, status: int, headers: list[bytes], body: bytes
 ) -> None:
     """Whatever bytes make up an answer, the law holds and the client goes on."""
     head = b"HTTP/1.1 %d Odd\r\n" % status + b"".join(line + b"\r\n" for line in headers)
-    with new_lab() as lab:
+    with new_lab(library) as lab:
         await _survives(lab, head + b"\r\n" + body)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
 @settings(max_examples=40, deadline=None)
 @given(answer=st.binary(max_size=200))
-async def test_random_bytes(new_lab: type[Lab], answer: bytes) -> None:
+async def test_random_bytes(new_lab: type[Lab], library: str, answer: bytes) -> None:
     """Whatever bytes come back, the law holds and the client goes on."""
-    with new_lab() as lab:
+    with new_lab(library) as lab:
         await _survives(lab, answer)
 
 
 # ---------------------------------------------------------------------------------------- redirects
 
 
+@by_each_library
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("own", [True, False])
 async def test_redirects_are_never_followed(lab: Lab, status: int, *, own: bool) -> None:
@@ -545,20 +616,6 @@ async def test_the_users_client_is_used_as_it_is_and_not_closed(lab: Lab) -> Non
     assert request.headers["x-mine"] == "1"
     assert request.headers["accept-encoding"] == "identity"
     assert request.headers["content-type"] == "application/json"
-
-
-async def test_aiohttp_beneath(lab: Lab) -> None:
-    """A client of httpx that sends by aiohttp works as one that does not, its failures included."""
-    httpx_aiohttp = pytest.importorskip("httpx_aiohttp")
-    async with (
-        lab.listening(first_then_well(_reset, 2)) as peer,
-        httpx_aiohttp.HttpxAiohttpClient(timeout=5) as http,
-        lab.client(peer, retrying=QUICK, sending={"http_client": http}) as client,
-    ):
-        assert (await (await lab.track(client))[0].settled()).attempts == 3
-        receipts = await lab.track(client, 50)
-        await client.flush()
-        assert all(each.outcome.delivered for each in receipts)
 
 
 async def test_httpx2_is_taken_too(lab: Lab) -> None:
@@ -614,6 +671,7 @@ def test_what_is_no_async_client_is_refused(client: Any) -> None:
 # ------------------------------------------------------------------------------------ what is sent
 
 
+@by_each_library
 async def test_cookies_are_not_kept(lab: Lab) -> None:
     """What an endpoint sets as a cookie does not come back to it, and takes no memory."""
 
@@ -628,13 +686,33 @@ async def test_cookies_are_not_kept(lab: Lab) -> None:
     ):
         for _ in range(3):
             await (await lab.track(client))[0].settled()
-        assert not client._transport._pool.client.cookies
+        way = client._transport._pool.way
+        assert not (
+            way._client.cookies if lab.http_library == "httpx" else [*way._session.cookie_jar]
+        )
     assert len(peer.requests) == 3
     assert not [request for request in peer.requests if "cookie" in request.headers]
 
 
-async def test_what_a_request_says_of_itself() -> None:
-    """It names the library and takes nothing compressed; what its maker says is there once."""
+@by_each_library
+async def test_what_a_request_says_of_itself(lab: Lab) -> None:
+    """It names the package and takes nothing compressed; what its maker says is there once."""
+    async with lab.listening(well) as peer, lab.client(peer) as client:
+        headers = {"accept": "text/plain", "x-own": "a", "content-type": "application/json"}
+        await client._transport.post(peer.url, headers, b'{"batch":[]}')
+    (request,) = peer.requests
+    assert {**request.headers, "connection": "keep-alive"} == {
+        **headers,
+        "accept-encoding": "identity",
+        "connection": "keep-alive",
+        "content-length": "12",
+        "host": f"127.0.0.1:{peer.port}",
+        "user-agent": f"asyncanalytics/{__version__}",
+    }
+
+
+async def test_what_a_request_tells_httpx() -> None:
+    """Its headers are there once, and each of its phases has its time."""
     transport = Transport(Sending(timeout=7, connect_timeout=3), connections=1)
     await transport.open()
     with respx.mock() as router:
@@ -655,19 +733,20 @@ async def test_what_a_request_says_of_itself() -> None:
     assert request.extensions["timeout"] == times
 
 
+@by_each_library
 @pytest.mark.parametrize("compress", [True, False, None])
 async def test_gzip_is_a_choice(lab: Lab, *, compress: bool | None) -> None:
     """Requests are compressed where that is chosen, or where the endpoint is known to take it."""
     async with lab.listening(well) as peer:
         endpoint = lab.endpoint(peer, gzip=True)
-        sending = Sending(gzip=compress)
-        async with lab.client(endpoint=endpoint, sending=sending) as client:
+        async with lab.client(peer, endpoint=endpoint, sending={"gzip": compress}) as client:
             lab.burst(client, 20)
     encodings = {request.headers.get("content-encoding") for request in peer.requests}
     assert encodings == ({None} if compress is False else {"gzip"})
     assert {len(request.ids) for request in peer.requests} == {20}
 
 
+@by_each_library
 async def test_connections_are_kept(lab: Lab) -> None:
     """Requests that follow each other share one connection."""
     async with (
@@ -699,6 +778,7 @@ def tls(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
+@by_each_library
 @pytest.mark.parametrize("trouble", ["none", "unknown", "name", "expired", "plain"])
 async def test_tls(lab: Lab, authority: trustme.CA, trouble: str) -> None:
     """A certificate must be known, right and valid; without one nothing is sent, ever."""
@@ -717,14 +797,90 @@ async def test_tls(lab: Lab, authority: trustme.CA, trouble: str) -> None:
         endpoint = lab.endpoint(peer)
         object.__setattr__(endpoint, "base", secure)
         lab._servers[secure] = peer
-        sending = Sending(connect_timeout=0.2)
-        async with lab.client(endpoint=endpoint, sending=sending, retrying=retrying) as client:
+        sending = {"connect_timeout": 0.2}
+        async with lab.client(
+            peer, endpoint=endpoint, sending=sending, retrying=retrying
+        ) as client:
             outcome = await (await lab.track(client))[0].settled()
     if trouble == "none":
         assert outcome.delivered
     else:
         assert (outcome.reason, outcome.attempts) == ("expired", 3)
         assert not peer.requests
+
+
+# ------------------------------------------------------------------------------------------ proxies
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the environment name these proxies, and no other."""
+
+    def set_to(**proxies: str) -> None:
+        for name in PROXIES:
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        for name, proxy in proxies.items():
+            monkeypatch.setenv(name, proxy)
+
+    return set_to
+
+
+@by_each_library
+@pytest.mark.parametrize("name", ["http_proxy", "all_proxy"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+async def test_the_environments_proxy_is_used(
+    lab: Lab, proxied: Callable[..., None], name: str, scheme: str
+) -> None:
+    """Requests to other machines go through it, with its own password and the endpoint's key."""
+    async with lab.listening(well) as proxy:
+        proxied(**{name: f"{scheme}me:word@127.0.0.1:{proxy.port}", "no_proxy": "spared.test"})
+        endpoint = endpoints.custom("http://far.test:8080", insecure=True)
+        lab._servers[endpoint.base] = proxy
+        async with lab.client(proxy, endpoint=endpoint) as client:
+            (receipt,) = await lab.track(client)
+            assert (await receipt.settled()).delivered
+            with pytest.raises(NoAnswer):  # there is no such host
+                await client._transport.post("http://spared.test/v1/batch", {}, b"{}")
+    (request,) = proxy.requests
+    assert request.path == "http://far.test:8080/v1/batch"
+    assert request.headers["proxy-authorization"] == "Basic bWU6d29yZA=="
+    assert request.headers["authorization"] == "Basic YS1rZXktdGhhdC1vcGVucy1ub3RoaW5nOg=="
+
+
+@by_each_library
+async def test_a_proxy_is_asked_for_a_tunnel(lab: Lab, proxied: Callable[..., None]) -> None:
+    """It learns the name of the endpoint, and neither its key nor its calls; a refusal is said."""
+    heads = []
+
+    async def refuse(_: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with lab.listening(refuse) as proxy:
+        proxied(https_proxy=f"http://me:word@127.0.0.1:{proxy.port}")
+        async with lab.client(proxy) as client:
+            with pytest.raises(NoAnswer, match="Proxy"):
+                await client._transport.post("https://far.test/", {"authorization": "k"}, b"{}")
+    first, *rest = heads[0].decode().lower().split("\r\n")
+    assert first == "connect far.test:443 http/1.1"
+    assert "proxy-authorization: basic bwu6d29yza==" in rest
+    assert not [line for line in rest if line.startswith("authorization")]
+
+
+@by_each_library
+async def test_this_machine_is_reached_without_a_proxy(
+    lab: Lab, proxied: Callable[..., None]
+) -> None:
+    """Whatever the environment says, loopback is not far."""
+    async with lab.listening(well) as proxy, lab.listening(well) as peer:
+        proxied(http_proxy=proxy.url, all_proxy=proxy.url)
+        async with lab.client(peer) as client:
+            await lab.track(client)
+    assert (len(peer.requests), proxy.connections) == (1, 0)
 
 
 # -------------------------------------------------------------------------------- what httpx raises
@@ -768,12 +924,13 @@ async def test_every_failure_of_httpx_is_no_answer(error: type[Exception]) -> No
     await transport.aclose()
 
 
-async def test_headers_come_back_in_lower_case() -> None:
+@by_each_library
+async def test_headers_come_back_in_lower_case(lab: Lab) -> None:
     """An answer's headers are found whatever their case was."""
-    transport = Transport(Sending(), connections=1)
-    await transport.open()
-    with respx.mock() as router:
-        router.post("https://h.test/").respond(503, headers={"Retry-AFTER": "5"}, text="no")
-        answer = await transport.post("https://h.test/", {}, b"")
+
+    async def misbehave(writer: StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 No\r\nRetry-AFTER: 5\r\nContent-Length: 2\r\n\r\nno")
+
+    async with lab.listening(first_then_well(misbehave)) as peer, lab.client(peer) as client:
+        answer = await client._transport.post(peer.url, {}, b'{"batch":[]}')
     assert (answer.status, answer.headers["retry-after"], answer.body) == (503, "5", b"no")
-    await transport.aclose()
