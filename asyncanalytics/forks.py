@@ -5,8 +5,11 @@ there, and its locks are held for ever. So a fork waits while a client starts, w
 the name of a host, while a module is imported that is left for its first use, and while a spool is
 within SQLite.
 
-While it waits for one of these, for more than a moment, it holds up none of the others: who is at
-that one may need them, in another thread too, as a `Sealing` may that a spool calls.
+Who is at one of these may need others, in another thread too:
+- a start: all of them, and other clients' starts, as a destination's `open` may
+- a spool: all of them, as the user's `Sealing` may
+- an import: the loads
+So while a fork waits for one, for more than a moment, it holds up none of the others.
 """
 
 from __future__ import annotations
@@ -16,8 +19,11 @@ import math
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from operator import methodcaller
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
+
+from asyncanalytics.errors import LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,15 +31,17 @@ if TYPE_CHECKING:
     Found = TypeVar("Found")
     Given = TypeVarTuple("Given")
 
-_MOMENT: Final = 0.1  # seconds
+_MOMENT: Final = 0.1  # seconds for which a fork waits with all else in hand
+_LOOK_AGAIN: Final = 0.1  # seconds, for whether to wait on
 
 
 class Work:
     """Work that a fork must not come into the middle of.
 
-    What is done `with work.alone` is done by one thread at a time. What is done with
-    `work.beside()` goes on side by side, however slow one is. All locks belong to a thread, so a
-    fork from within the work, or from within another fork's waiting, does not wait for itself.
+    It begins at a gate, which a fork shuts. What is done with `work.beside()` goes through, and on
+    side by side, however slow one is. What is done `with work.alone` stays in the gate, and so is
+    done by one thread at a time. All locks belong to a thread, so a fork from within the work, or
+    from within another fork's waiting, does not wait for itself.
     """
 
     def __init__(self, patience: float = math.inf) -> None:
@@ -43,15 +51,20 @@ class Work:
 
     def begin_anew(self) -> None:
         """Know of nothing, as in a child: others may hold the parent's locks for ever."""
-        self.alone: threading.RLock = threading.RLock()
+        self.gate: threading.RLock = threading.RLock()
         self._under_way: set[threading.RLock] = set()
+
+    @property
+    def alone(self) -> threading.RLock:
+        """What to hold for work that nothing else of its kind may go on beside."""
+        return self.gate
 
     @contextmanager
     def beside(self) -> Iterator[None]:
         """Let forks wait until the end of this."""
         mine = threading.RLock()
         with mine:
-            with self.alone:  # not while a fork is going on
+            with self.gate:  # not while a fork is going on
                 self._under_way.add(mine)
             try:
                 yield
@@ -64,8 +77,8 @@ class Work:
             return function(*args)
 
     def locks(self) -> Iterator[threading.RLock]:
-        """Name the locks of what is going on. Who holds the first lets nothing else begin."""
-        yield self.alone
+        """Name the gate, and then the locks of what is under way: no more once that is shut."""
+        yield self.gate
         yield from list(self._under_way)
 
 
@@ -83,30 +96,57 @@ disk: Work = Work(patience=5.0)
 _all: Final = (starts, lookups, imports, loads, disk)
 
 
+class _Hand(list["threading.RLock"]):
+    """The locks that a fork holds.
+
+    Each step is one call of C code, which a signal's handler cannot come into the middle of: the
+    handler always finds in here what is held, and nothing else.
+    """
+
+    def take(self, lock: threading.RLock, seconds: float) -> bool:
+        """Take a lock, if it is free in time."""
+        self.extend(filter(methodcaller("acquire", timeout=seconds), [lock]))
+        return lock in self  # a handler may have let it go already
+
+    def let_go(self) -> None:
+        """Let go of all."""
+        with suppress(IndexError):  # none is left
+            any(map(methodcaller("release"), iter(self.pop, None)))
+
+
 class _Fork:
     """A fork that this thread is about to make, and what it holds for it."""
 
     def __init__(self) -> None:
+        self.is_waiting = True
+        self.hand = _Hand()
         self._pid = os.getpid()
-        self._held: list[threading.RLock] = []
-        self._has_all = False
+        self._is_disturbed = False
+        self._patience: dict[Work, float] = {}  # what is left of it, for what was waited for
         self._given_up: list[threading.RLock] = []
         self._raised: list[BaseException] = []
-        self._until: dict[Work, float] = {}  # when patience is over, for what was waited for
 
     def prepare(self) -> None:
-        """Wait until none of the work is going on, and let none begin."""
-        while not self._has_all:
-            self._has_all = True
+        """Wait until none of the work is going on, and let none begin.
+
+        Take all of it. If some is going on, let go of all, wait for that alone with its gate shut,
+        and try again while that is in hand: it cannot be what is going on the next time. So it is
+        enough that each has been waited for once, and the others rest for a moment.
+        """
+        while self.is_waiting:
+            self._is_disturbed = False
             if busy := self._take_all():
-                until = self._until.setdefault(busy, time.monotonic() + busy.patience)
-                for lock in self._locks(busy):
-                    self._wait_for(lock, until)
+                self._wait_for(busy)
+            else:
+                self.is_waiting = False  # first: from here on, no handler makes this stand back
+                self.is_waiting = self._is_disturbed
         if self._raised:
             raise self._raised[0]  # Python reports it, and goes on with the fork
 
-    def _locks(self, work: Work) -> Iterator[threading.RLock]:
-        return (lock for lock in work.locks() if lock not in self._given_up)
+    def stand_back(self) -> None:
+        """Let all of it go on, while a signal's handler comes into the waiting."""
+        self._is_disturbed = True
+        self.hand.let_go()
 
     def _take_all(self) -> Work | None:
         """Take what there is to take, or return what others are at, and hold nothing."""
@@ -115,59 +155,79 @@ class _Fork:
             seconds = _MOMENT if work is disk else 0
             for lock in self._locks(work):
                 if not self._take(lock, seconds):
-                    self.let_go()
+                    self.hand.let_go()
                     return work
         return None
 
-    def _wait_for(self, lock: threading.RLock, until: float) -> None:
-        while not self._take(lock, max(0, min(_MOMENT, until - time.monotonic()))):
-            # In a child that a signal's handler has forked meanwhile, it may never be free.
-            if time.monotonic() >= until or os.getpid() != self._pid:
-                self._given_up.append(lock)
-                break
+    def _wait_for(self, work: Work) -> None:
+        """Wait until it is over, as long as there is patience, and let no more of it begin."""
+        until = time.monotonic() + self._patience.get(work, work.patience)
+        for lock in self._locks(work):
+            while not self._take(lock, max(0, min(_LOOK_AGAIN, until - time.monotonic()))):
+                # In a child that a signal's handler has forked meanwhile, it may never be free.
+                if time.monotonic() >= until or os.getpid() != self._pid:
+                    self._given_up.append(lock)
+                    break
+            if work is starts:
+                self.hand.let_go()  # it may need another, which has not begun
+        self._patience[work] = until - time.monotonic()
+
+    def _locks(self, work: Work) -> Iterator[threading.RLock]:
+        return (lock for lock in work.locks() if lock not in self._given_up)
 
     def _take(self, lock: threading.RLock, seconds: float) -> bool:
-        """Take a lock, unless a signal's exception ends the wait for this one."""
+        """Take a lock. True: go on, if need be without it: a signal's exception ends the wait."""
         try:
-            if not lock.acquire(timeout=seconds):
-                return False
-            self._held.append(lock)
+            return self.hand.take(lock, seconds)
         except BaseException as error:  # noqa: BLE001 - raised when the others were waited for
             self._given_up.append(lock)
             self._raised.append(error)
-        return True
-
-    def let_go(self) -> None:
-        """Let all of it go on."""
-        self._has_all = False
-        while self._held:
-            self._held.pop().release()
+            return True
 
 
 class _Mine(threading.local):
     def __init__(self) -> None:
+        # Several if a signal's handler forks while its thread waits to.
         self.forks: list[_Fork] = []
-        """Several if a signal handler forks while its thread waits to."""
 
 
 _mine = _Mine()
 
 
-def let_go() -> None:
-    """Hold nothing for a fork: this thread, in a signal's handler, is to wait for a client."""
+def stand_back() -> None:
+    """Hold nothing for a fork: this thread, in a signal's handler, is to wait for a client.
+
+    Call it before any lock of a client's is taken: who has that may wait for what the fork holds.
+
+    Raises:
+        LifecycleError: if the fork waits no longer. By then it holds locks of the standard library
+            too, which the client may need, and what it has waited for must not begin again.
+    """
+    if not all(fork.is_waiting for fork in _mine.forks):
+        raise LifecycleError(
+            "this call has to wait, and comes in the midst of a fork of its thread, as a signal "
+            "handler's may: make it before or after the fork"
+        )
     for fork in _mine.forks:
-        fork.let_go()
+        fork.stand_back()
 
 
 def _before_fork() -> None:
     fork = _Fork()
-    _mine.forks.append(fork)
-    fork.prepare()
+    try:
+        _mine.forks.append(fork)
+        fork.prepare()
+    finally:
+        fork.is_waiting = False
 
 
 def _after_fork() -> None:
-    if _mine.forks:
-        _mine.forks.pop().let_go()
+    # One that waits still is another, which a handler has come into and forked from; the hook above
+    # has failed then.
+    while _mine.forks and not _mine.forks[-1].is_waiting:
+        if _mine.forks[-1].hand:
+            _mine.forks[-1].hand.let_go()
+        _mine.forks.pop()
 
 
 def _after_fork_in_child() -> None:
@@ -179,6 +239,6 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork)
+    for _ in range(2):  # the second does what a handler's exception has kept the first from
+        os.register_at_fork(after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

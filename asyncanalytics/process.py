@@ -176,6 +176,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 def _after_fork_in_child() -> None:
     running.clear()
     _waiting.clear()
+    _starting.clear()  # a start that forks goes on in the parent
     _is_over.clear()
     for client in list(clients):
         client.forget()

@@ -87,7 +87,6 @@ class _Background:
 
     def start(self) -> None:
         """Start the thread, and wait until the client is open."""
-        forks.let_go()
         self._thread.start()
         self._portal = self._ready.result()
 
@@ -143,7 +142,7 @@ class _Background:
     def run(self, function: Callable[[], Awaitable[Result]]) -> Result:
         """Await a function on the loop, after what was handed over before it."""
         self.must_not_be_here()
-        forks.let_go()
+        forks.stand_back()
 
         async def moved() -> Result:
             self._move()
@@ -265,6 +264,7 @@ class Client(PlainVerbs):
         """
         if self._background is not None and not self._is_closed:
             raise LifecycleError("this Client is started already: one start is enough")
+        forks.stand_back()
         with self._closing:  # which ends first, if it is under way
             self._start()
 
@@ -297,6 +297,7 @@ class Client(PlainVerbs):
         """
         if (background := self._background) is not None:
             background.must_not_be_here()
+        forks.stand_back()
         with self._closing:
             with self._lock:
                 self._is_closed = True
@@ -370,6 +371,7 @@ class Client(PlainVerbs):
 
     def _start(self, *, anew: bool = True) -> _Background:
         process.must_be_able_to_start()
+        forks.stand_back()
         with self._lock:
             if self._is_closed and not (anew and self._background is None):
                 raise Closed

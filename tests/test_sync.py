@@ -941,7 +941,7 @@ def fork_at(depth):
     return pid
 
 def use_all():
-    with forks.starts.alone, forks.imports.alone, forks.loads.alone:
+    with forks.starts.gate, forks.imports.alone, forks.loads.alone:
         forks.disk.run(forks.lookups.run, ended.append, depth)
 
 ended, forked = [], []
@@ -1040,7 +1040,7 @@ def handle(*_):
         go.set()
 
 def hold():
-    with forks.starts.alone:
+    with forks.starts.gate:
         within.append("start")
         go.wait(60)
 
@@ -1238,10 +1238,10 @@ def look():
     other.join()
 
 def look_from_there():
-    is_free = forks.disk.alone.acquire(timeout=0.2)
+    is_free = forks.disk.gate.acquire(timeout=0.2)
     say([is_free, len(left_in(Path({folder!r})))])
     if is_free:
-        forks.disk.alone.release()
+        forks.disk.gate.release()
 
 os.register_at_fork(after_in_parent=look)
 in_a_child(int)
