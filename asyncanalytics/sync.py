@@ -215,7 +215,8 @@ class Client(PlainVerbs):
     Make one for a program and call its verbs; `close` it, use it as `with Client() as analytics:`,
     or let the end of the program close it. A call returns once it is accepted, and what `track`
     and the others promise is what they promise on `AsyncClient`. Where that would wait for room
-    in the queue, the thread waits: on an event loop's own thread use `AsyncClient`.
+    in the queue, the thread waits: on an event loop's own thread use `AsyncClient`. A signal
+    handler amid a fork of its thread cannot wait: what has to raises `LifecycleError` there.
     """
 
     def __init__(
