@@ -1061,6 +1061,214 @@ say(os.waitstatus_to_exitcode(os.waitpid(inner[0], 0)[1]))
     assert forking(script, live, seconds=10) == [7]
 
 
+AT_EACH_STEP = """
+from asyncanalytics import LifecycleError, forks
+
+gates = [work.gate for work in (forks.starts, forks.lookups, forks.disk)]
+free, asked, told = [], threading.Semaphore(0), threading.Semaphore(0)
+
+def look():
+    while True:
+        asked.acquire()
+        taken = [gate.acquire(timeout=0.5) for gate in gates]
+        for gate, is_taken in zip(gates, taken):
+            if is_taken:
+                gate.release()
+        free.append(all(taken))
+        told.release()
+
+def is_free():
+    asked.release()
+    told.acquire()
+    return free.pop()
+
+def handle(*_):
+    if os.getpid() != parent:
+        return
+    try:
+        forks.stand_back()
+    except LifecycleError:
+        RAISED
+    else:
+        said.add(is_free())
+
+def trace(frame, event, arg):
+    global left
+    if frame.f_code.co_filename != forks.__file__:
+        return None
+    frame.f_trace_opcodes = True
+    left -= 1
+    if left == 0:
+        signal.raise_signal(signal.SIGUSR1)
+    return trace
+
+sys.unraisablehook = lambda found: said.add(found.exc_type.__name__)
+signal.signal(signal.SIGUSR1, handle)
+threading.Thread(target=look, daemon=True).start()
+parent, said, step, left = os.getpid(), set(), 0, 0
+while left <= 0:
+    step += 1
+    left = step
+    is_over = threading.Event()
+    if step % 2:  # another is at work, or not
+        begun = threading.Event()
+        threading.Thread(
+            target=forks.lookups.run, args=[lambda: (begun.set(), is_over.wait(0.002))]
+        ).start()
+        begun.wait()
+    sys.settrace(trace)
+    pid = os.fork()
+    sys.settrace(None)
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    is_over.set()
+    said.add("after" if is_free() else step)
+say(step > 300)
+say(sorted(map(str, said)))
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("raised", ["pass", "raise"])
+def test_a_handler_comes_into_each_step_of_a_fork(live: Live, raised: str) -> None:
+    """It finds all let go if it may wait, else it is told; after the fork all is let go anyway."""
+    is_long, said = forking(AT_EACH_STEP.replace("RAISED", raised), live, seconds=60)
+    assert is_long
+    assert said == ["LifecycleError", "True", "after"][raised == "pass" :]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+@pytest.mark.parametrize(("begin", "use"), [("pass", "track"), ("client.start()", "close")])
+def test_a_handler_beside_a_thread_that_waits_for_the_same(
+    live: Live, tmp_path: Path, begin: str, use: str
+) -> None:
+    """What the fork holds is let go before the handler waits for what that thread has."""
+    script = (
+        WITHIN
+        + f"""
+client = Client(spool={str(tmp_path / "spool")!r})
+{begin}
+
+def use():
+    if {use!r} == "close":
+        client.close()
+    else:
+        client.track("Added File", user_id="u1")
+
+def handle(*_):
+    use()
+    say(len(within))
+
+begin(forks.disk.run, write, 1.0)
+while not within:
+    time.sleep(0.01)
+threading.Timer(0.2, use).start()
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+in_a_child(lambda: say(len(within)))
+say(delivered(client))
+"""
+    )
+    assert forking(script, live, seconds=10) == [1, 0, 2 if use == "track" else 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_beside_a_start_that_waits_for_another(live: Live) -> None:
+    """The other may begin while the fork waits for the first."""
+    script = OWN.replace("OPENING", "await asyncio.to_thread(call_soon)").replace(
+        "client.track(",
+        """
+def call_soon():
+    begun.set()
+    time.sleep(0.2)  # by then the fork waits
+    other.track("Opened", user_id="u1")
+
+begun = threading.Event()
+starting = threading.Thread(target=client.start)
+starting.start()
+begun.wait(10)
+in_a_child(int)
+starting.join()
+client.track(""",
+    )
+    assert forking(script, live, seconds=10) == [[1, 1]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_the_child_of_a_start_may_call(live: Live) -> None:
+    """That start is the parent's: in the child it is in the way of no other client."""
+    script = OWN.replace("OPENING", "deliver_in_a_child(other)")
+    assert forking(script, live, seconds=10) == [1, [1, 0]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_patience_with_spools_is_for_them_alone(live: Live) -> None:
+    """A lookup that takes longer than that leaves them the whole of it."""
+    script = (
+        WITHIN
+        + """
+forks.disk.patience = 0.5
+
+def go_on():
+    while True:
+        forks.disk.run(write, 0.25)
+        time.sleep(0.002)
+
+def look_up():
+    time.sleep(0.15)  # by then the fork waits for the spool
+    forks.lookups.run(time.sleep, 1.0)
+
+begin(go_on)
+begin(look_up)
+while not within:
+    time.sleep(0.01)
+in_a_child(lambda: say(len(within)))
+os._exit(0)
+"""
+    )
+    assert forking(script, live) == [0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_call_amid_a_fork(live: Live) -> None:
+    """What only hands over is taken; what would have to wait is refused, and no spool goes on."""
+    script = (
+        WITHIN
+        + """
+def call():
+    client.track("Amid", user_id="u1")
+    refused = 0
+    for use in (client.flush, client.close, client.stats, Client().start):
+        try:
+            use()
+        except LifecycleError:
+            refused += 1
+    say([refused, len(within)])
+
+def go_on():
+    while True:
+        forks.disk.run(write, 0.02)
+
+from asyncanalytics import LifecycleError
+client = Client()
+client.start()
+begin(go_on)
+hooked.append(call)
+in_a_child(lambda: say(len(within)))
+say(delivered(client))
+os._exit(0)
+"""
+    )
+    early = """
+import os
+hooked = []
+os.register_at_fork(before=lambda: [hook() for hook in hooked])  # the first comes last
+"""
+    assert run(early + FORKING + script, live) == [[4, 0], 0, 1]
+
+
 HALF = """
 from asyncanalytics import later
 
