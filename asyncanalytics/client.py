@@ -539,14 +539,9 @@ class AsyncClient(Verbs):
     def _may_go_on(self) -> bool:
         return self._breath.lasts(self._loop)  # type: ignore[arg-type] # the one that runs, as `_try` has seen
 
-    async def _let_the_loop_run(self) -> None:
-        await self._breath.take()
-        if self._open_on is _NOWHERE:
-            raise Closed
-
     async def _submit_in_turn(self, wire: CallWire, fields: dict[str, Any]) -> Receipt:
         if not self._may_go_on():
-            await self._let_the_loop_run()
+            await self._breath.take()
         route = self._route(wire, fields)
         for stop in route.stops:
             if not stop.has_room():
