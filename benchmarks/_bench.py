@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _plots import Chart
     from _report import Round
 
+    Cases = Mapping[str, Mapping[str, Any]]
     Charts = Callable[["Results"], Sequence[Chart]]
 
 _ROUNDS: dict[str, int] = {"short": 2, "full": 5}
@@ -42,8 +43,10 @@ class Question:
     subjects: Sequence[Subject]
     short: Mapping[str, Any]
     full: Mapping[str, Any]
-    cases: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _ONE_CASE)
+    cases: Cases = field(default_factory=lambda: _ONE_CASE)
     """What is asked in each round, by name: options beside those of the form."""
+    together: Sequence[Sequence[str]] = ()
+    """Cases that are compared with each other: each subject answers those one after the other."""
     only_full: frozenset[str] = frozenset()
     """Cases that the short form leaves out."""
     peers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -113,28 +116,40 @@ class _Run:
         found: dict[str, list[Round]] = {case: [] for case in cases}
         with sink() as there:
             for number in range(self._number):
-                for case, options in cases.items():
-                    found[case].append(self._round(number, options, there))
+                for group in self._groups(cases):
+                    for case, answers in self._round(number, group, there).items():
+                        found[case].append(answers)
                 done = f"{self._question.name}: round {number + 1} of {self._number} done"
                 print(done, file=sys.stderr, flush=True)
         return found
 
-    def _cases(self) -> dict[str, Mapping[str, Any]]:
+    def _cases(self) -> Cases:
         left_out = self._question.only_full if self._form == "short" else frozenset()
         return {case: told for case, told in self._question.cases.items() if case not in left_out}
 
-    def _round(self, number: int, options: Mapping[str, Any], there: Sink) -> Round:
-        wanted = {name for name, value in options.items() if value}
-        subjects = [each for each in self.subjects if not each.lacks & wanted]
+    def _groups(self, cases: Cases) -> list[Cases]:
+        """Return the cases, each with those that it is asked together with."""
+        groups: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
+        for case, options in cases.items():
+            group = next((each for each in self._question.together if case in each), (case,))
+            groups.setdefault(tuple(group), {})[case] = options
+        return list(groups.values())
+
+    def _round(self, number: int, cases: Cases, there: Sink) -> dict[str, Round]:
+        subjects = self.subjects
         turn = number % max(1, len(subjects))
-        answers: Round = {}
+        answers: dict[str, Round] = {case: {} for case in cases}
         for each in (*subjects[turn:], *subjects[:turn]):
-            try:
-                answers[each.name] = self._answer(each, options, there)
-            except BenchmarkError as error:
-                there.behave(0)
-                there.count()
-                self._leave_out(each, error)
+            for case, options in cases.items():
+                wanted = {name for name, value in options.items() if value}
+                if each.name in self.missing or each.lacks & wanted:
+                    continue
+                try:
+                    answers[case][each.name] = self._answer(each, options, there)
+                except BenchmarkError as error:
+                    there.behave(0)
+                    there.count()
+                    self._leave_out(each, error)
         return answers
 
     def _answer(self, subject: Subject, options: Mapping[str, Any], there: Sink) -> dict[str, Any]:
