@@ -163,6 +163,38 @@ def test_a_client_that_is_made_outside_of_a_loop_has_all_of_it() -> None:
     assert run(script) == str([*SENDING])
 
 
+def test_forks_wait_for_what_takes_long() -> None:
+    """A fork that comes amid one of these imports, or the reading of certificates, waits for it."""
+    script = """
+        import httpx
+        from asyncanalytics import forks
+
+        within = {}
+
+        def watch(event, arguments):
+            if event == "import" and arguments[0] in WATCHED:
+                within[arguments[0]] = forks.loads.gate._is_owned()
+
+        def create(*args, make=httpx.create_ssl_context):
+            within["certificates"] = forks.loads.gate._is_owned()
+            return make(*args)
+
+        WATCHED = {"anyio._backends._asyncio", "httpcore._backends.anyio", "aiohttp"}
+        sys.addaudithook(watch)
+        httpx.create_ssl_context = create
+
+        async def main():
+            async with AsyncClient("key", sending=Sending(http_library="aiohttp")) as client:
+                assert client.stats().is_balanced
+
+        asyncio.run(main())
+        assert set(within) == {*WATCHED, "certificates"}, within
+        print(all(within.values()))
+    """
+    pytest.importorskip("aiohttp")
+    assert run(script) == "True"
+
+
 def test_a_client_with_middleware_has_the_models() -> None:
     """They are there before the first call, which might come on a loop."""
     script = """

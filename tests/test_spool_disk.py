@@ -83,6 +83,22 @@ def test_what_waits_shares_one_commit(spool: Spool) -> None:
     assert waiting(spool) == [f"mnew{each}" for each in range(100)]
 
 
+def test_forks_wait_for_all_that_is_done_within_sqlite(tmp_path: Path) -> None:
+    """Whatever the thread does there, and at its end too, a fork that comes then waits for it."""
+    said: list[tuple[str, bool]] = []
+    with Spool(tmp_path / "spool") as spool:
+        database(spool).set_trace_callback(
+            lambda sql: said.append((sql.split()[0], bool(forks.disk._under_way)))
+        )
+        numbers = spool.append(entries(1, 2)).result()
+        spool.read("crm").result()
+        spool.remove(numbers[:1]).result()
+        spool._keeper.is_full = True  # as after a full disk: it looks for room, and so at the log
+        spool.append(entries(3)).result()
+    assert all(waits for _, waits in said), [sql for sql, waits in said if not waits]
+    assert {"INSERT", "SELECT", "DELETE", "PRAGMA"} <= {sql for sql, _ in said}
+
+
 def test_a_cancelled_append_is_left_out(spool: Spool) -> None:
     """The others of its commit are kept."""
     with forks.disk.alone:
