@@ -6,7 +6,7 @@ This is the profile behind the figures of `throughput`, `call_time` and `start`.
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from _bench import Question, Results, run
@@ -95,18 +95,18 @@ def _show_places(rounds: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _show_slow(rounds: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table that adds up: means, as medians would not."""
     met = sorted({name for each in rounds for who in _CALLERS for name in each[who]})
-    shares = {
-        who: [median(each[who].get(name, 0.0) for each in rounds) for name in met]
-        for who in _CALLERS
-    }
-    rows = [
-        [name, *(format(each[number], ".2%") for each in shares.values())]
-        for number, name in enumerate(met)
-    ]
-    sums = (median(sum(each[who].values()) for each in rounds) for who in _CALLERS)
-    rows.append(["all of these", *(format(each, ".2%") for each in sums)])
-    print(table([f"calls of over {SLOW * 1e6:g} µs", *_CALLERS.values()], rows), end="\n\n")
+    shares = {name: [_percent(rounds, who, name) for who in _CALLERS] for name in met}
+    sums = [sum(each[column] for each in shares.values()) for column in range(len(_CALLERS))]
+    shares["all of these"] = sums
+    rows = [[name, *(format(each, ".2f") for each in found)] for name, found in shares.items()]
+    head = f"calls of over {SLOW * 1e6:g} µs, in % of all calls"
+    print(table([head, *_CALLERS.values()], rows), end="\n\n")
+
+
+def _percent(rounds: Sequence[Mapping[str, Any]], who: str, name: str) -> float:
+    return round(100 * fmean(each[who].get(name, 0.0) for each in rounds), 2)
 
 
 def _show_modules(found: Mapping[str, float]) -> None:
