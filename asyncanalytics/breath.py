@@ -4,6 +4,10 @@ A call that finds room asks nothing of the loop. So calls without a pause would 
 up the requests under way: after a while one of them waits until it has run. Batches that are taken
 and answered show that it runs anyway. Where none are, it is asked for a turn, which costs more than
 a call.
+
+What is bounded: calls of one task hold the loop for at most 896 of them. Each further task that
+calls without a pause adds 256 in a turn of the loop. If all took turns, a lone call would have to
+wait for the calls of all the others.
 """
 
 from __future__ import annotations
