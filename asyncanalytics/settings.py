@@ -137,7 +137,8 @@ class Sending:
     http2: bool = False
     """Offer HTTP/2 (extra `http2`)."""
     http_library: Literal["httpx", "aiohttp"] = "httpx"
-    """What requests go out by; aiohttp takes less CPU for one (extra `aiohttp`)."""
+    """What requests go out by. aiohttp (extra `aiohttp`) takes less CPU for one, and is stricter:
+    an answer that breaks HTTP's rules, by a body where none may be, is no answer to it."""
     http_client: httpx.AsyncClient | Any | None = None
     """Your own `httpx.AsyncClient` or `httpx2.AsyncClient`. It is used as it is and never closed;
     give it timeouts of your own for each phase."""

@@ -8,6 +8,9 @@ import logging
 import socket
 import ssl
 import struct
+import threading
+import time
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +66,15 @@ def first_then_well(misbehave: Any, times: int = 1) -> Any:
 async def well(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
     """Take everything."""
     await peer.serve_on(reader, writer)
+
+
+async def comes_to_rest(peer: Peer, *, requests: int) -> None:
+    """Wait for so many requests, and assert that no more come at once."""
+    async with asyncio.timeout(5):
+        while len(peer.requests) < requests:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert len(peer.requests) == requests
 
 
 # -------------------------------------------------------------------------------------- failures
@@ -190,8 +202,7 @@ async def test_a_stale_connection_is_tried_again_at_once_but_once(
         await client.start()
         await (await lab.track(client))[0].settled()
         (receipt,) = await lab.track(client)
-        await asyncio.sleep(0.1)
-        assert len(peer.requests) == 3
+        await comes_to_rest(peer, requests=3)
         await client.aclose(0)
     assert receipt.outcome is not None
     assert receipt.outcome.reason == "closed"
@@ -208,8 +219,7 @@ async def test_a_new_connection_that_breaks_is_not_stale(
         client = lab.client(peer, retrying=NEVER)
         await client.start()
         await lab.track(client)
-        await asyncio.sleep(0.1)
-        assert len(peer.requests) == 1
+        await comes_to_rest(peer, requests=1)
         await client.aclose(0)
     assert logged.records[0].levelno == logging.WARNING
 
@@ -264,6 +274,148 @@ async def test_an_answer_that_nobody_asked_for_is_none(lab: Lab, *, later: bool)
     assert outcome.delivered
     assert peer.connections == 2
     assert len(peer.arrived) == 2
+
+
+@contextmanager
+def beside(serve: Callable[[socket.socket], object]) -> Iterator[str]:
+    """Let a server run in a thread, so that it goes on while the loop does not; yield its URL.
+
+    The function has one connection after the other.
+    """
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            while not over.is_set():
+                with suppress(OSError):
+                    connection, _ = listener.accept()
+                    with connection:
+                        serve(connection)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    "unasked",
+    [OK, b"HTTP/1.1 408 Idle\r\ncontent-length: 0\r\n\r\n", b""],
+    ids=["ok", "408", "end"],
+)
+async def test_what_comes_while_the_loop_stands_still(
+    new_lab: type[Lab], library: Any, unasked: bytes
+) -> None:
+    """It is there before the next request, but not read yet: that has another connection."""
+    said = threading.Event()
+    answers = iter([b"first", b"second"])
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s"
+        body = next(answers)
+        connection.sendall(answer % (len(body), body))
+        if body == b"first":
+            time.sleep(0.1)  # by then it is read
+            connection.sendall(unasked)
+            said.set()
+            if not unasked:
+                return
+        connection.recv(65_536)
+
+    with beside(serve) as url, new_lab(library):
+        transport = Transport(Sending(http_library=library), connections=1)
+        await transport.open()
+        first = await transport.post(url, {}, b"{}")
+        assert said.wait(5)  # the loop stands still
+        time.sleep(0.05)  # noqa: ASYNC251 - the same
+        second = await transport.post(url, {}, b"{}")
+        await transport.aclose()
+    assert (first.body, second.body) == (b"first", b"second")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_a_new_connection_after_one_that_was_no_good_is_not_stale(
+    new_lab: type[Lab], library: Any
+) -> None:
+    """Where it breaks too, there is trouble: nothing is tried again at once."""
+    answers = iter([OK])
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        if answer := next(answers, b""):
+            connection.sendall(answer)
+            time.sleep(0.05)
+            connection.sendall(answer)  # unasked
+            connection.recv(65_536)
+
+    with beside(serve) as url, new_lab(library):
+        transport = Transport(Sending(http_library=library), connections=1)
+        await transport.open()
+        await transport.post(url, {}, b"{}")
+        await asyncio.sleep(0.2)
+        with pytest.raises(NoAnswer) as caught:
+            await transport.post(url, {}, b"{}")
+        await transport.aclose()
+    assert not caught.value.stale
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_a_server_that_does_not_read_keeps_no_connection(
+    new_lab: type[Lab], library: Any
+) -> None:
+    """After the total time its connection is let go of, whatever is left to be written."""
+    over = threading.Event()
+
+    def serve(_: socket.socket) -> None:
+        over.wait(30)
+
+    with beside(serve) as url, new_lab(library):
+        transport = Transport(Sending(http_library=library, timeout=0.3), connections=1)
+        await transport.open()
+        for _ in range(2):
+            with pytest.raises(NoAnswer, match="within"):
+                await transport.post(url, {}, b"x" * (8 << 20))
+        await transport.aclose()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        transports = asyncio.get_running_loop()._transports.values()  # type: ignore[attr-defined]
+        ends = [each.get_extra_info("peername")[1] for each in transports if has_socket(each)]
+        over.set()
+    assert int(url.rpartition(":")[2]) not in ends
+
+
+def has_socket(transport: asyncio.BaseTransport) -> bool:
+    """Whether it is connected, or has been and is not closed yet."""
+    return bool(transport.get_extra_info("peername")) and (
+        transport.get_extra_info("socket").fileno() >= 0
+    )
+
+
+@by_each_library
+async def test_an_answer_may_have_a_long_header(lab: Lab) -> None:
+    """Policies and cookies can be long; the answer is as good as any."""
+
+    async def misbehave(writer: StreamWriter) -> None:
+        line = b"x-policy: " + b"p" * 40_000
+        writer.write(b"HTTP/1.1 200 OK\r\n" + line + b"\r\ncontent-length: 2\r\n\r\n{}")
+
+    async with lab.listening(first_then_well(misbehave)) as peer, lab.client(peer) as client:
+        answer = await client._transport.post(peer.url, {}, b'{"batch":[]}')
+    assert (answer.status, len(answer.headers["x-policy"])) == (200, 40_000)
+
+
+@by_each_library
+@pytest.mark.parametrize("path", ["/a%2Fb?c=%2F%41&d=%7E", "/?next=/x", "/ü ?q=ä"])
+async def test_a_url_goes_out_as_it_was_given(lab: Lab, path: str) -> None:
+    """A receiver may sign it: only what HTTP does not allow is escaped."""
+    async with lab.listening(well) as peer, lab.client(peer) as client:
+        await client._transport.post(peer.url + path, {}, b'{"batch":[]}')
+    assert peer.requests[0].path == path.replace("ü ", "%C3%BC%20").replace("ä", "%C3%A4")
 
 
 # -------------------------------------------------------------------------------- endless and slow

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import selectors
+from contextvars import ContextVar
 from functools import lru_cache, partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
+
+import httpx
 
 from asyncanalytics.errors import MissingExtra, NoAnswer
 from asyncanalytics.retrying import MAX_ANSWER
@@ -19,10 +24,11 @@ except ImportError:
     raise MissingExtra("aiohttp", "aiohttp") from None
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
     from collections.abc import Callable, Mapping
-    from types import SimpleNamespace
 
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -43,8 +49,6 @@ class _Aiohttp:
     """A session of aiohttp."""
 
     def __init__(self, sending: Sending, connections: int, tls: ssl.SSLContext) -> None:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note)
         connector = _Connector(
             ssl=tls,
             limit=connections,
@@ -56,14 +60,16 @@ class _Aiohttp:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            max_line_size=MAX_ANSWER,
+            max_field_size=MAX_ANSWER,
             timeout=aiohttp.ClientTimeout(connect=sending.connect_timeout),
-            trace_configs=[trace],
         )
         self._target = lru_cache(_target)
 
     async def exchange(self, url: str, headers: Mapping[str, str], content: bytes) -> Answer:
         where, proxy = self._target(url)
         met = _Met()
+        _met.set(met)
         try:
             async with self._session.post(
                 where,
@@ -71,18 +77,15 @@ class _Aiohttp:
                 data=content if len(content) <= _LARGE else BytesIO(content),
                 allow_redirects=False,
                 proxy=proxy,
-                trace_request_ctx=met,
             ) as response:
-                met.is_answered = True
-                # What is not read of it has its connection closed.
+                met.is_stale = False
                 body = await _read(response.content)
-                return Answer(response.status, lowered(response.headers), body)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            # The usual end of a kept-alive connection that the server has closed meanwhile.
-            stale = met.is_reused and not met.is_answered
-            raise NoAnswer(type(error).__name__, stale=stale) from None
+                met.is_over = response.content.at_eof()
+            return Answer(response.status, lowered(response.headers), body)
         except aiohttp.ClientError as error:
-            raise NoAnswer(type(error).__name__) from None
+            raise NoAnswer(type(error).__name__, stale=met.is_stale) from None
+        finally:
+            met.hang_up()
 
     async def aclose(self) -> None:
         await self._session.close()
@@ -91,28 +94,60 @@ class _Aiohttp:
 class _Met:
     """What a request has met."""
 
-    __slots__ = ("is_answered", "is_reused")
+    __slots__ = ("is_over", "is_stale", "transport")
 
     def __init__(self) -> None:
-        self.is_reused = False
-        self.is_answered = False
+        self.transport: asyncio.Transport | None = None
+        self.is_stale = False
+        """Whether it has a kept-alive connection, which a server may have closed meanwhile."""
+        self.is_over = False
+        """Whether it was answered, and all of the answer was read."""
+
+    def hang_up(self) -> None:
+        """End a connection that will not serve again, which aiohttp would first write to its end.
+
+        A server that does not read would keep it open for ever.
+        """
+        if self.transport is not None and (not self.is_over or self.transport.is_closing()):
+            self.transport.abort()
 
 
-async def _note(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-    context.trace_request_ctx.is_reused = True
+_met: ContextVar[_Met] = ContextVar("_met")
 
 
 class _Connector(aiohttp.TCPConnector):
     """Uses no connection again on which a server has said something unasked."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._known: WeakSet[ResponseHandler] = WeakSet()
+
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
+        """Note for the request which connection it has, and whether it had served before."""
+        met = _met.get()
         while True:
             connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
-                return connection
+            protocol, met.transport = connection.protocol, connection.transport
+            if protocol is None or protocol not in self._known:
+                break
+            if not protocol.should_close and not _is_readable(met.transport):
+                met.is_stale = True  # if anything ends it now
+                break
             connection.close()
+        if protocol is not None:
+            self._known.add(protocol)
+        return connection
+
+
+def _is_readable(transport: asyncio.Transport | None) -> bool:
+    """Whether something has come that the loop has not read yet, an end included."""
+    if transport is None or (sock := transport.get_extra_info("socket")) is None:
+        return False
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 async def _read(content: Any) -> bytes:
@@ -126,7 +161,7 @@ async def _read(content: Any) -> bytes:
 
 def _target(url: str) -> tuple[URL, str | None]:
     """Parse a URL, and find the proxy that the environment has for it."""
-    where = URL(url)
+    where = URL(str(httpx.URL(url)), encoded=True)  # as by httpx: yarl would change more of it
     if where.host in LOOPBACK or proxy_bypass(where.authority):
         return where, None
     found = getproxies()
@@ -136,6 +171,6 @@ def _target(url: str) -> tuple[URL, str | None]:
     scheme, separator, _ = proxy.partition("://")
     if not separator:
         return where, f"http://{proxy}"
-    if scheme not in _PROXIES:
+    if scheme.lower() not in _PROXIES:
         raise NoAnswer(f"aiohttp knows no {scheme} proxies, and the environment names one")
     return where, proxy
