@@ -5,9 +5,8 @@ up the requests under way: after a while one of them waits until it has run. Bat
 and answered show that it runs anyway. Where none are, it is asked for a turn, which costs more than
 a call.
 
-What is bounded: calls of one task hold the loop for at most 896 of them. Each further task that
-calls without a pause adds 256 in a turn of the loop. If all took turns, a lone call would have to
-wait for the calls of all the others.
+Calls of one task hold the loop for at most 896 of them, and each further task that calls without a
+pause adds 256 to that. If all of them shared what one has, a lone call would wait for the others'.
 """
 
 from __future__ import annotations
