@@ -34,7 +34,7 @@ QUESTION = Question(
 )
 EVENTS = ("full events", "small events")
 _WITHIN = ("check", "encode")  # of a call
-_ORDER = ("call", "drain and account", "join", "httpx", "all together")
+_ORDER = ("call", "drain and account", "join", "httpx", "aiohttp in its place", "all together")
 _CONTROL = ("control: bytes", "control: join and send")
 _CALLERS = {"ours": "a call", "bytes": "only its bytes", "adding": "adding numbers for as long"}
 _MODULES = 12  # that are named

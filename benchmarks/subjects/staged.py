@@ -11,18 +11,19 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from http import HTTPStatus
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import _load
 import _subject
-import httpx
 from _bare import Wire
 from _bare import encode as bare_encode
 from _nowhere import Nowhere
 
-from asyncanalytics import AsyncClient, Batching
+from asyncanalytics import AsyncClient, Batching, Sending
 from asyncanalytics.encoding import Envelope, encode
+from asyncanalytics.transport import Transport
 from asyncanalytics.wire import TRACK
 
 if TYPE_CHECKING:
@@ -75,14 +76,23 @@ async def stages(url: str, events: int, size: _load.Size) -> _subject.Answer:
     clock = _Clock(width)
     wire = Wire(url)
     nowhere = AsyncClient(destinations=[Nowhere("nowhere")], batching=Batching(linger=60))
-    async with nowhere, httpx.AsyncClient() as client, AsyncClient("key", endpoint=url) as whole:
+    ways = {
+        "httpx": Transport(Sending(), connections=1),
+        "aiohttp in its place": Transport(Sending(http_library="aiohttp"), connections=1),
+    }
+    async with nowhere, AsyncClient("key", endpoint=url) as whole:
+        for transport in ways.values():
+            await transport.open()
         for block in blocks:
-            bodies = _made(clock, event, block)
             await _called(clock, nowhere, event, block)
-            await _posted(clock, client, f"{url}/v1/batch", bodies)
+            for way, transport in ways.items():
+                bodies = _made(clock, event, block)
+                await _posted(clock, way, transport, f"{url}/v1/batch", bodies)
             _bare(clock, wire, event, block)
             await _whole(clock, whole, event, block)
-    return {"stages": clock.read(), "sent": 3 * events}
+        for transport in ways.values():
+            await transport.aclose()
+    return {"stages": clock.read(), "sent": 4 * events}
 
 
 def _made(clock: _Clock, event: str, block: Calls) -> list[bytes]:
@@ -103,12 +113,15 @@ async def _called(clock: _Clock, client: AsyncClient, event: str, block: Calls) 
     clock.add("drain and account", start)
 
 
-async def _posted(clock: _Clock, client: httpx.AsyncClient, url: str, bodies: list[bytes]) -> None:
+async def _posted(
+    clock: _Clock, way: str, transport: Transport, url: str, bodies: list[bytes]
+) -> None:
     content = clock.time("join", lambda: _ENVELOPE.pack(bodies, "ids"))
     start = time.process_time()
-    answer = await client.post(url, content=content, headers=_HEADERS)
-    clock.add("httpx", start)
-    answer.raise_for_status()
+    answer = await transport.post(url, _HEADERS, content)
+    clock.add(way, start)
+    if answer.status != HTTPStatus.OK:
+        sys.exit(f"the sink said {answer.status}")
 
 
 def _bare(clock: _Clock, wire: Wire, event: str, block: Calls) -> None:
