@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from asyncanalytics import AsyncClient, Queueing, endpoints
+from asyncanalytics import AsyncClient, Queueing, Sending, endpoints
 from asyncanalytics.collector import Collector
 
 README = Path(__file__).parents[1] / "README.md"
@@ -28,7 +28,12 @@ async def test_an_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.Mo
     code = re.sub(r"asyncio\.run\((.*)\)", r"await \1", code)
     code = code.replace('AsyncClient("WRITE_KEY"', "AsyncClient('KEY', endpoint=url")
     body = "\n".join(f"    {line}" for line in code.splitlines())
-    names = {"AsyncClient": AsyncClient, "Queueing": Queueing, "endpoints": endpoints}
+    names = {
+        "AsyncClient": AsyncClient,
+        "Queueing": Queueing,
+        "endpoints": endpoints,
+        "Sending": Sending,
+    }
     exec(f"async def example(analytics, url):\n{body}\n", names)  # noqa: S102 - our own text
     with Collector() as collector:
         async with collector.serve() as url, AsyncClient("KEY", endpoint=url) as analytics:
