@@ -240,5 +240,6 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork)
-    for _ in range(2):  # the second does what a handler's exception has kept the first from
-        os.register_at_fork(after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+    # Once more, for what a handler's exception has kept the first from.
+    os.register_at_fork(after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
