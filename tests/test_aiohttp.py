@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -82,15 +81,9 @@ stats = client.close(10)
 assert stats.is_balanced and stats.pending == 0, stats
 assert stats.destinations["custom"].retries == 0
 """
-    done = subprocess.run(  # noqa: S603 - the command is written above
-        [sys.executable, "-W", "error", "-c", script],
-        env=live.environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    with live.program("-c", script) as program:
+        _, errors = program.communicate(timeout=30)
+    assert (program.returncode, errors) == (0, "")
     names = sorted(event["event"] for event in live.events)
     assert names == ["After", "Before", "From Child", "From Parent"]
 
