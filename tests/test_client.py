@@ -273,7 +273,7 @@ async def test_batches_show_that_the_loop_runs(
 
 
 @looptime
-async def test_how_long_calls_of_several_counthold_the_loop(lab: Lab) -> None:
+async def test_how_long_calls_of_several_tasks_hold_the_loop(lab: Lab) -> None:
     """256 calls more for each task that is amid its calls; and none is passed over."""
     turns = Turns()
     made = [0] * 4
@@ -1263,7 +1263,7 @@ async def test_stats_are_a_record_of_their_moment(lab: Lab) -> None:
 
 
 @looptime
-async def test_many_countone_client(lab: Lab) -> None:
+async def test_many_tasks_one_client(lab: Lab) -> None:
     """Hundreds of tasks call at once, the server is shaky, and every call arrives."""
     server = lab.script(then=200)
     statuses = itertools.cycle([200, 503, 200, 429, 200, 500, 408])

@@ -50,17 +50,8 @@ FLOORS = {room: floor for floor, (_, rooms) in enumerate(PICTURE) for room in ro
 FAMILIES = FLOORS["middleware"]
 FACE = FLOORS["asyncanalytics"]
 OPTIONAL = {
-    *(
-        "aiohttp",
-        "arq",
-        "celery",
-        "django",
-        "fastapi",
-        "faststream",
-        "gunicorn",
-        "litestar",
-        "taskiq",
-    ),
+    *("aiohttp", "arq", "celery", "django", "fastapi", "faststream", "gunicorn", "litestar"),
+    "taskiq",
     *("cryptography", "duckdb", "h2", "httpx2", "isal", "jinja2", "jmespath", "jwt"),
     *("rich", "starlette", "tree_sitter", "tree_sitter_toml", "typer"),
     *("uvicorn", "uvicorn_worker"),

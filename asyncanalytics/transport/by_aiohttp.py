@@ -15,7 +15,7 @@ import httpx
 from asyncanalytics.errors import MissingExtra, NoAnswer
 from asyncanalytics.retrying import MAX_ANSWER
 from asyncanalytics.transport.loading import off_loop, trust
-from asyncanalytics.transport.way import HEADERS, KEEP_ALIVE, LOOPBACK, Answer, lowered
+from asyncanalytics.transport.way import HEADERS, KEEP_ALIVE, LOOPBACK, Answer, bounded, lowered
 
 try:
     import aiohttp
@@ -79,7 +79,7 @@ class _Aiohttp:
                 proxy=proxy,
             ) as response:
                 met.is_stale = False
-                body = await _read(response.content)
+                body = await bounded(response.content.iter_any())
                 met.is_over = response.content.at_eof()
             return Answer(response.status, lowered(response.headers), body)
         except aiohttp.ClientError as error:
@@ -148,15 +148,6 @@ def _is_readable(transport: asyncio.Transport | None) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_READ)
         return bool(selector.select(0))
-
-
-async def _read(content: Any) -> bytes:
-    body = bytearray()
-    async for chunk in content.iter_any():
-        body += chunk
-        if len(body) >= MAX_ANSWER:
-            break
-    return bytes(body[:MAX_ANSWER])
 
 
 def _target(url: str) -> tuple[URL, str | None]:

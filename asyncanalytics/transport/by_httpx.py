@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer
-from asyncanalytics.retrying import MAX_ANSWER
 from asyncanalytics.transport.loading import loaded, off_loop, trust
-from asyncanalytics.transport.way import HEADERS, KEEP_ALIVE, LOOPBACK, Answer, lowered
+from asyncanalytics.transport.way import HEADERS, KEEP_ALIVE, LOOPBACK, Answer, bounded, lowered
 
 if TYPE_CHECKING:
     import ssl
@@ -60,7 +59,8 @@ class _Httpx:
         except (library.HTTPError, library.StreamError) as error:
             raise NoAnswer(type(error).__name__) from None
         try:
-            body = await _read(response)
+            async with aclosing(response.aiter_raw()) as chunks:
+                body = await bounded(chunks)
         except (library.HTTPError, library.StreamError) as error:
             raise NoAnswer(type(error).__name__) from None
         finally:
@@ -145,16 +145,6 @@ class _Trace:
 class _NoCookies(CookieJar):
     def extract_cookies(self, response: object, request: object) -> None:
         """Keep none."""
-
-
-async def _read(response: Any) -> bytes:
-    body = bytearray()
-    async with aclosing(response.aiter_raw()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) >= MAX_ANSWER:
-                break
-    return bytes(body[:MAX_ANSWER])
 
 
 def library_of(client: Any) -> ModuleType:

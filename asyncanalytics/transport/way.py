@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncanalytics._version import __version__
+from asyncanalytics.retrying import MAX_ANSWER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 KEEP_ALIVE: Final = 55.0  # seconds: load balancers commonly close idle connections after 60
 
@@ -36,6 +37,16 @@ class Way(Protocol):
 
     async def aclose(self) -> None:
         """Close its connections, also those of requests under way."""
+
+
+async def bounded(chunks: AsyncIterator[bytes]) -> bytes:
+    """Read so much of an answer's body as is taken."""
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) >= MAX_ANSWER:
+            break
+    return bytes(body[:MAX_ANSWER])
 
 
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
