@@ -38,15 +38,21 @@ OURS = Subject(name="asyncanalytics", program="ours.py")
 OURS_AIOHTTP = Subject(
     name="asyncanalytics, aiohttp", program="ours.py", options={"http": "aiohttp"}
 )
+_NO_GZIP = frozenset({"gzip"})
+OURS_BY_SOCKET = Subject(
+    name="asyncanalytics, bare socket",
+    program="ours.py",
+    options={"http": "socket"},
+    lacks=_NO_GZIP,
+)
 OURS_UNSENT = Subject(
     name="asyncanalytics, nothing sent",
     program="ours.py",
     options={"http": "none"},
-    lacks=frozenset({"gzip"}),
+    lacks=_NO_GZIP,
 )
 CONTROL = Subject(name="control", program="control.py")
 
-_NO_GZIP = frozenset({"gzip"})
 SEGMENT = Subject(name="segment-analytics-python", program="segment_python.py", is_peer=True)
 RUDDER = Subject(name="rudder-sdk-python", program="rudder_python.py", is_peer=True)
 POSTHOG = Subject(name="posthog", program="posthog_python.py", is_peer=True)

@@ -14,6 +14,7 @@ prints one JSON object: the seconds, and the numbers of the batches that were an
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -30,9 +31,11 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import _load
+import _subject
 from _bare import encode
 
 BATCH = 100  # events
+_LONGEST = 1 << 24  # bytes of what it prints
 
 _HEAD = (
     "POST /v1/batch HTTP/1.1\r\nHost: {}\r\nAuthorization: Basic a2V5Og==\r\n"
@@ -184,6 +187,26 @@ def _request(host: str, batch: int, load: Load) -> bytes:
     if load.gzip:
         content, encoding = gzip.compress(content, 6), "Content-Encoding: gzip\r\n"
     return _HEAD.format(host, encoding, len(content)).encode() + content
+
+
+async def send(load: Load) -> dict[str, Any]:
+    """Have a load sent by a process of its own, and return what that prints.
+
+    Beside it, `cpu_seconds`: what it took here meanwhile.
+    """
+    pipe = asyncio.subprocess.PIPE
+    sender = await asyncio.create_subprocess_exec(
+        *load.command(), stdin=pipe, stdout=pipe, limit=_LONGEST
+    )
+    assert sender.stdout is not None  # noqa: S101 - it is piped
+    await sender.stdout.readline()
+    watch = _subject.Stopwatch()
+    said, _ = await sender.communicate(b"go\n")
+    cpu = watch.read()["cpu_seconds"]
+    if sender.returncode:
+        raise RuntimeError("the load was not sent: see above")
+    found: dict[str, Any] = json.loads(said)
+    return found | {"cpu_seconds": cpu}
 
 
 def main() -> None:

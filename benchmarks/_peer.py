@@ -86,6 +86,9 @@ class Questions:
         found = {**peer.roomy, **peer.best, **peer.gzip(gzip), **(settings or {})}
         return _Asked(peer, url, found)
 
+    def _usual(self, url: str, *, gzip: bool = False) -> _Asked:
+        return _Asked(self._peer, url, {**self._peer.roomy, **self._peer.gzip(gzip)})
+
     async def throughput(
         self,
         url: str,
@@ -110,7 +113,7 @@ class Questions:
         """Time the same on the default settings, at a sink that takes its time."""
         del latency  # the sink has been told
         calls = _load.calls(events)
-        asked = _Asked(self._peer, url, self._peer.roomy)
+        asked = self._usual(url)
         await asked.start_off()
         watch = _subject.Stopwatch()
         await asked.send(calls, _load.EVENT)

@@ -4,8 +4,8 @@ Promises:
 - A request is answered as soon as it is read, or after the latency that was asked for; nothing
   is parsed or inflated before `GET /count`.
 - `GET /count` answers with what came since the last count: requests, bytes of their bodies,
-  events, distinct ids, the fewest of them that came with any one key, and events whose name or
-  properties are not those that were sent.
+  events, distinct ids, the fewest of them that came with any one key, events that are there again
+  with the same key, and events whose name or properties are not those that were sent.
 - `GET /latency/0.05` makes it answer each request 50 ms after it came. After `GET /hold` it
   answers none, until `GET /release` answers all of them.
 - It reads the wire form of each client that is measured: see `_DIALECTS`.
@@ -96,6 +96,7 @@ class Inbox:
             "events": events,
             "distinct": len(set().union(*ids.values())),
             "fewest": min(map(len, ids.values()), default=0),
+            "again": events - sum(map(len, ids.values())),
             "altered": altered,
         }
 

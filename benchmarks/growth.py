@@ -16,7 +16,7 @@ QUESTION = Question(
     full={},
     cases={f"{count:,}": {"events": count} for count in _COUNTS},
     only_full=frozenset({"10", "100", "10,000", "1,000,000"}),
-    rounds={"short": 1, "full": 1},
+    rounds={"short": 1, "full": 2},
 )
 
 

@@ -17,7 +17,7 @@ QUESTION = Question(
     subjects=(OURS, *(each for each in PEERS if each not in (MIXPANEL, RUDDER_NODE)), CONTROL),
     short={"events": 20_000},
     full={"events": 100_000},
-    rounds={"short": 1, "full": 1},
+    rounds={"short": 1, "full": 3},
 )
 
 

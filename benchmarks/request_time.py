@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _bench import Question, Results, run
 from _entrants import Subject
+from _plots import Chart
 from _report import difference, middle, table, text
 
 
@@ -44,5 +45,12 @@ def show(results: Results) -> None:
     print(table(head, [_row(results, name) for name in results.names]))
 
 
+def charts(results: Results) -> list[Chart]:
+    """Return the medians."""
+    found = {name: middle(results.rounds, name, "median") * 1e6 for name in results.names}
+    title = "Microseconds that a request takes, without a socket"
+    return [Chart(name="request_time", title=title, form=",.1f", groups={"": found})]
+
+
 if __name__ == "__main__":
-    show(run(QUESTION))
+    show(run(QUESTION, charts))

@@ -13,7 +13,7 @@ from _report import middle, ratio, table, text
 MEMORY = Subject(name="in memory", program="routing.py", options={"server": "memory"})
 SPOOLED = replace(MEMORY, name="with a spool", options={"server": "spooled"})
 BARE = replace(
-    CONTROL, program="routing.py", options={"server": "control"}, lacks=frozenset({"gzip", "cuts"})
+    CONTROL, program="routing.py", options={"server": "control"}, lacks=frozenset({"cuts"})
 )
 
 OVERLOAD = "overload"
@@ -51,12 +51,9 @@ def _lost(results: Results, name: str) -> list[str]:
     def figure(each: str) -> float:
         return middle(results.rounds, name, each)
 
-    twice = figure("arrived") - 2 * figure("sent")
-    figures = (figure("sent") - figure("fewest"), figure("sent"), figure("taken_per_second"))
-    return [
-        name,
-        *(text(each, ",.0f") for each in (*figures, figure("cut"), figure("refused"), twice)),
-    ]
+    others = map(figure, ("sent", "taken_per_second", "cut", "refused", "again"))
+    figures = (figure("sent") - figure("fewest"), *others)
+    return [name, *(text(each, ",.0f") for each in figures)]
 
 
 TABLES = {

@@ -31,7 +31,7 @@ QUESTION = Question(
         "long outage": {"measure": "outage", "events": 1_000_000},
     },
     only_full=frozenset({"long outage"}),
-    rounds={"short": 1, "full": 1},
+    rounds={"short": 1, "full": 3},
 )
 
 

@@ -69,9 +69,11 @@ function calls(count, size = "full") {
 // best, roomy, gzip(on), breath as in _peer.py. `breathe`, where it has one, is what its user
 // awaits after `breath` calls.
 
+const breather = (peer) => peer.breathe ?? (() => new Promise(setImmediate));
+
 async function send(peer, client, made, event) {
   const { track, breath = Infinity } = peer;
-  const breathe = peer.breathe ?? (() => new Promise(setImmediate));
+  const breathe = breather(peer);
   for (let i = 0; i < made.length; i += 1) {
     track(client, event, made[i].userId, made[i].properties);
     if ((i + 1) % breath === 0) await breathe(client);
@@ -115,11 +117,11 @@ async function callTime(peer, { calls: count, in_a_row: inARow, ...options }) {
   await peer.flush(client);
   const times = new Float64Array(count).fill(0);
   const made = calls(count);
+  const { breath = Infinity } = peer;
+  const breathe = breather(peer);
   for (let i = 0; i < count; i += 1) {
-    if (!inARow && i % BURST === 0) {
-      if (peer.breathe) await peer.breathe(client);
-      await sleep(PAUSE);
-    }
+    if (i % breath === 0) await breathe(client); // its user's own wait, and no call's
+    if (!inARow && i % BURST === 0) await sleep(PAUSE);
     const { userId, properties } = made[i];
     const start = performance.now();
     peer.track(client, EVENTS.full, userId, properties);

@@ -7,7 +7,6 @@ good, and none may be there twice but where its request was cut and sent again.
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -95,23 +94,6 @@ SERVERS: dict[str, Server] = {"memory": _memory, "file": _file, "server": _serve
 # ------------------------------------------------------------------------------------- the question
 
 
-async def _send(load: _loader.Load) -> dict[str, Any]:
-    """Have a load sent, and return what its process says, with the CPU time that it took here."""
-    pipe = asyncio.subprocess.PIPE
-    sender = await asyncio.create_subprocess_exec(
-        *load.command(), stdin=pipe, stdout=pipe, limit=1 << 24
-    )
-    assert sender.stdout is not None  # noqa: S101 - it is piped
-    await sender.stdout.readline()
-    watch = _subject.Stopwatch()
-    said, _ = await sender.communicate(b"go\n")
-    cpu = watch.read()["cpu_seconds"]
-    if sender.returncode:
-        raise RuntimeError("the load was not sent: see above")
-    found: dict[str, Any] = json.loads(said)
-    return found | {"cpu_seconds": cpu}
-
-
 def _require(there: dict[str, int], cut: int) -> None:
     """Believe no figure if an event is missing, or there more often than it was sent."""
     missing, bad, twice = (there.get(each, 0) for each in ("missing", "bad", "duplicates"))
@@ -125,8 +107,8 @@ async def ingest(url: str, events: int, core: int, server: str, **options: Any) 
     batches = events // _loader.BATCH
     async with SERVERS[server]() as (there, count):
         load = {"url": there, "core": core, **options}
-        warm = await _send(_loader.Load(batches=WARM_UP, first=batches, **load))
-        found = await _send(_loader.Load(batches=batches, **load))
+        warm = await _loader.send(_loader.Load(batches=WARM_UP, first=batches, **load))
+        found = await _loader.send(_loader.Load(batches=batches, **load))
         counted = count([*warm["answered"], *found.pop("answered")])
     _require(counted, warm["cut"] + found["cut"])
     return {**found, **counted, "events": events, "sent": 0}

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import _load
 import _pace
 import _subject
-from _bare import Wire, encode, send
+from _bare import Wire, Wires, encode, send
 
 if TYPE_CHECKING:
     from array import array
+
+
+_UNDER_WAY = 8  # requests at most: as by ours, on its defaults
 
 
 def throughput(
@@ -35,9 +38,12 @@ def throughput(
 
 
 def latency(url: str, events: int, latency: float) -> _subject.Answer:
-    """Time the same at a sink that takes its time: one request after the other."""
+    """Time the same at a sink that takes its time, with several requests under way."""
     del latency  # the sink has been told
-    return throughput(url, events)
+    calls, wires = _load.calls(events), Wires(url, _UNDER_WAY)
+    watch = _subject.Stopwatch()
+    send(wires, calls)
+    return watch.read() | {"events": events, "sent": events}
 
 
 def memory(url: str, events: int) -> _subject.Answer:  # noqa: ARG001 - sends nothing

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import _load
 import _pace
 import _subject
-from _nowhere import Nowhere
+from _nowhere import ByBareSocket, Nowhere
 
 from asyncanalytics import AsyncClient, Client, Queueing, Sending
 
@@ -39,9 +39,11 @@ async def _start_off(client: AsyncClient) -> None:
 
 @asynccontextmanager
 async def _client(url: str, http: Any, *, gzip: bool) -> AsyncIterator[AsyncClient]:
-    """Make a client that sends as it does by default, by another library, or not at all."""
+    """Make a client that sends as it does by default, otherwise, or not at all."""
     if http == "none":
         client = AsyncClient(destinations=[Nowhere("nowhere")])
+    elif http == "socket":
+        client = AsyncClient(destinations=[ByBareSocket("socket", url)])
     else:
         sending = Sending(gzip=gzip or None, http_library=http)
         client = AsyncClient("key", endpoint=url, sending=sending)
