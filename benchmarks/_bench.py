@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from _plots import draw
 from _processes import BenchmarkError, Environments, Sink, ask, cores, sink
+from _report import middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +78,13 @@ class Results:
         rounds = self.cases[name]
         names = [each for each in self.names if any(each in answers for answers in rounds)]
         return Results(options=self.options, cases={name: rounds}, names=names)
+
+    def groups(self, figure: str, scale: float = 1.0) -> dict[str, dict[str, float]]:
+        """Return the medians of a figure by case and subject, as a chart has them."""
+        return {
+            case: {name: middle(rounds, name, figure) * scale for name in self.case(case).names}
+            for case, rounds in self.cases.items()
+        }
 
 
 # ----------------------------------------------------------------------------------------- a run

@@ -50,13 +50,9 @@ def show(results: Results) -> None:
 
 def charts(results: Results) -> list[Chart]:
     """Return the rates."""
-    groups = {
-        case: {name: middle(rounds, name, "rate") for name in results.case(case).names}
-        for case, rounds in results.cases.items()
-    }
+    groups = results.groups("rate")
     title = "Events a second on the default settings, by the endpoint's latency"
-    chart = Chart(name="latency", title=title, form=",.0f", groups=groups, is_logarithmic=True)
-    return [chart]
+    return [Chart(name="latency", title=title, form=",.0f", groups=groups, is_logarithmic=True)]
 
 
 if __name__ == "__main__":

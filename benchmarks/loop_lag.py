@@ -64,10 +64,7 @@ def show(results: Results) -> None:
 
 def charts(results: Results) -> list[Chart]:
     """Return the 99th percentiles."""
-    groups = {
-        case: {name: middle(rounds, name, "p99") * 1e3 for name in results.names}
-        for case, rounds in results.cases.items()
-    }
+    groups = results.groups("p99", 1e3)
     title = "Milliseconds that the loop is late, 99th percentile"
     return [Chart(name="loop_lag", title=title, form=",.2f", groups=groups, is_logarithmic=True)]
 

@@ -77,11 +77,14 @@ def show(results: Results) -> None:
 
 def charts(results: Results) -> list[Chart]:
     """Return the rates."""
-    groups = {
-        case: {name: middle(rounds, name, "rate") for name in results.case(case).names}
-        for case, rounds in results.cases.items()
-    }
-    return [Chart(name="router", title="Events a second routed", form=",.0f", groups=groups)]
+    return [
+        Chart(
+            name="router",
+            title="Events a second routed",
+            form=",.0f",
+            groups=results.groups("rate"),
+        )
+    ]
 
 
 if __name__ == "__main__":

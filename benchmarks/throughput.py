@@ -82,13 +82,7 @@ def _three(name: str, ratios: Sequence[float]) -> list[str]:
 
 def charts(results: Results) -> list[Chart]:
     """Return the rates, and the CPU that they cost."""
-    rate, cpu = (
-        {
-            case: {name: middle(rounds, name, figure) * scale for name in results.case(case).names}
-            for case, rounds in results.cases.items()
-        }
-        for figure, scale in (("rate", 1.0), ("cpu_per_event", 1e5))
-    )
+    rate, cpu = results.groups("rate"), results.groups("cpu_per_event", 1e5)
     return [
         Chart(name="throughput", title="Events a second, end to end", form=",.0f", groups=rate),
         Chart(name="cpu", title="CPU seconds for 100,000 events", form=".2f", groups=cpu),
