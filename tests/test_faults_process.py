@@ -576,11 +576,12 @@ async def test_a_program_that_ends_without_a_close(new_lab: type[Lab], how: str)
 # ------------------------------------------------------------------------------------------ forks
 
 FORK = """
-import asyncio, gc, json, multiprocessing, os, sys, threading, warnings
+import asyncio, gc, json, logging, multiprocessing, os, sys, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of any fork beside threads
-from asyncanalytics import AsyncClient, Batching, Forked
+from asyncanalytics import AsyncClient, Batching, Forked, Sending
 
-client = AsyncClient(batching=Batching(linger=0))
+sending = Sending(http_library=os.environ["LIBRARY"])
+client = AsyncClient(batching=Batching(linger=0), sending=sending)
 
 def tell(name, stats):
     print(json.dumps([name, stats.accepted, stats.delivered, stats.is_balanced]), flush=True)
@@ -598,7 +599,7 @@ async def child():
     except Forked:
         refused += 1
     assert refused == 4
-    async with AsyncClient() as own:
+    async with AsyncClient(sending=sending) as own:
         for number in range(10):
             await own.track("From Child", user_id="u")
     tell("child", own.stats())
@@ -606,6 +607,7 @@ async def child():
 def in_child():
     global client
     asyncio.run(child())
+    logging.getLogger("asyncio").disabled = True  # it would tell of the parent's tasks
     client = None  # the parent's, let go of: its sockets must not end with it
     gc.collect()
 
@@ -627,17 +629,17 @@ def process():
     assert made.exitcode == 0
 
 async def main():
-    async with client:
-        for number in range(10):
-            outcome = await (await client.track("From Parent", user_id="u")).settled()
-            assert outcome.attempts == 1, outcome
-        for number in range(5):
-            client.track_nowait("From Parent", user_id="u")  # on their way while it forks
-        FORK_HERE
-        await client.flush(timeout=10)
+    await client.start()  # with no `async with`, which would hold it in the child too
+    for number in range(10):
         outcome = await (await client.track("From Parent", user_id="u")).settled()
         assert outcome.attempts == 1, outcome
-    tell("parent", client.stats())
+    for number in range(5):
+        client.track_nowait("From Parent", user_id="u")  # on their way while it forks
+    FORK_HERE
+    await client.flush(timeout=10)
+    outcome = await (await client.track("From Parent", user_id="u")).settled()
+    assert outcome.attempts == 1, outcome
+    tell("parent", await client.aclose())
 
 asyncio.run(main())
 """
@@ -649,18 +651,23 @@ asyncio.run(main())
     [
         ("fork()", False),
         ("fork()", True),
+        ("await client.flush(); fork()", False),  # with nothing on its way
+        ("await client.flush(); process()", True),
+        ("await asyncio.sleep(0.1); fork()", False),  # amid a request
         ("process()", False),
         ("await asyncio.to_thread(fork)", True),
     ],
 )
+@pytest.mark.parametrize("library", ["httpx", "aiohttp"])
 async def test_a_fork_beside_an_async_client(
-    new_lab: type[Lab], tmp_path: Path, how: str, *, secure: bool
+    new_lab: type[Lab], tmp_path: Path, library: str, how: str, *, secure: bool
 ) -> None:
     """The child has a client of its own and none of the parent's; the parent delivers all of its.
 
     The parent's connection is there after the child has ended, and has all the parent's requests.
     """
-    environ, context = {}, None
+    pytest.importorskip(library)
+    environ, context = {"LIBRARY": library}, None
     if secure:
         authority = trustme.CA()
         authority.cert_pem.write_to_path(tmp_path / "root.pem")
@@ -674,6 +681,8 @@ async def test_a_fork_beside_an_async_client(
         mine.append(names)
         while (request := await peer.read(reader)) is not None:
             names.update(event["event"] for event in request.events)
+            if len(request.events) > 1:
+                await asyncio.sleep(0.3)
             await peer.answer(writer, request)
 
     async with new_lab.listening(handle, tls=context) as peer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -116,11 +117,25 @@ _met: ContextVar[_Met] = ContextVar("_met")
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Uses no connection again on which a server has said something unasked."""
+    """Uses no connection again on which a server has said something unasked.
+
+    A forked child leaves its parent's alone: to close one there would take it from the epoll that
+    both have, so that the parent hears nothing of it any more.
+    """
 
     def __init__(self, **settings: Any) -> None:
+        self._pid = os.getpid()
         super().__init__(**settings)
         self._known: WeakSet[ResponseHandler] = WeakSet()
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is nothing to close, as in a child."""
+        return super().closed or os.getpid() != self._pid
+
+    def __del__(self, *_: Any) -> None:
+        if not self.closed:
+            super().__del__()
 
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
