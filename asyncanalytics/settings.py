@@ -138,7 +138,9 @@ class Sending:
     """Offer HTTP/2 (extra `http2`)."""
     http_library: Literal["httpx", "aiohttp"] = "httpx"
     """What requests go out by. aiohttp (extra `aiohttp`) takes less CPU for one, and is stricter:
-    an answer that breaks HTTP's rules, by a body where none may be, is no answer to it."""
+    an answer that breaks HTTP's rules, by a body where none may be, is no answer to it.
+    NO_PROXY is read by httpx by its own rules and with aiohttp by those of Python's urllib; they
+    differ in `.name`, in `*` within a list, and in entries with a scheme."""
     http_client: httpx.AsyncClient | Any | None = None
     """Your own `httpx.AsyncClient` or `httpx2.AsyncClient`. It is used as it is and never closed;
     give it timeouts of your own for each phase."""

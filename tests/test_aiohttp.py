@@ -47,20 +47,6 @@ async def test_a_failure_is_named(lab: Lab) -> None:
     assert "secret" not in repr(caught.value)
 
 
-@by_aiohttp
-async def test_a_proxy_that_aiohttp_does_not_know(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is named, and nothing goes out past it."""
-    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("http_proxy", "socks5://me:word@127.0.0.1:9")
-    async with lab.listening(well) as peer, lab.client(peer) as client:
-        with pytest.raises(NoAnswer, match="socks5") as caught:
-            await client._transport.post("http://far.test/v1/batch", {}, b"{}")
-    assert "word" not in str(caught.value)
-
-
 def test_threads_and_forks(live: Live) -> None:
     """A `Client` sends by it, and so does its child, whose end leaves the parent's alone."""
     script = """

@@ -8,10 +8,13 @@ import logging
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
+import urllib.request
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -30,7 +33,6 @@ from asyncanalytics.transport import Transport
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import Lab, Peer
 
@@ -1033,6 +1035,125 @@ async def test_this_machine_is_reached_without_a_proxy(
         async with lab.client(peer) as client:
             await lab.track(client)
     assert (len(peer.requests), proxy.connections) == (1, 0)
+
+
+@by_each_library
+async def test_no_host_is_looked_up_for_its_proxy(
+    lab: Lab, proxied: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some systems' ways to tell whether one is needed look the host up, and block the loop."""
+
+    def looks_up(*_: object) -> bool:
+        raise AssertionError
+
+    monkeypatch.setattr(urllib.request, "proxy_bypass", looks_up)
+    monkeypatch.delitem(sys.modules, "asyncanalytics.transport.by_aiohttp", raising=False)
+    async with lab.listening(well) as proxy:
+        proxied(http_proxy=proxy.url)
+        async with lab.client(proxy) as client:
+            await client._transport.post("http://far.test/v1/batch", {}, b'{"batch":[]}')
+    assert len(proxy.requests) == 1
+
+
+@by_each_library
+@pytest.mark.parametrize(
+    ("spared", "httpx_spares", "aiohttp_spares"),
+    [
+        ("far.test", True, True),
+        (" near.test , far.test", True, True),
+        ("ar.test", False, False),
+        ("*", True, True),
+        (".far.test", False, True),
+        ("near.test,*", True, False),
+        ("http://far.test", True, False),
+    ],
+)
+async def test_which_hosts_need_no_proxy(
+    lab: Lab,
+    proxied: Callable[..., None],
+    spared: str,
+    *,
+    httpx_spares: bool,
+    aiohttp_spares: bool,
+) -> None:
+    """Each library reads NO_PROXY by rules of its own, as `Sending.http_library` says."""
+    spares = httpx_spares if lab.http_library == "httpx" else aiohttp_spares
+    async with lab.listening(well) as proxy:
+        proxied(http_proxy=proxy.url, no_proxy=spared)
+        async with lab.client(proxy) as client:
+            with suppress(NoAnswer):  # there is no such host
+                await client._transport.post("http://far.test/v1/batch", {}, b'{"batch":[]}')
+    assert len(proxy.requests) == (not spares)
+
+
+UNUSABLE = [
+    ("http_proxy", "socks5://me:secret@127.0.0.1:9"),
+    ("https_proxy", "http://me:sec/ret@127.0.0.1:9"),
+    ("all_proxy", "ftp://me:secret@127.0.0.1:9"),
+]
+
+
+@by_each_library
+@pytest.mark.parametrize(("name", "proxy"), UNUSABLE)
+async def test_a_proxy_that_cannot_be_used_is_named(
+    lab: Lab,
+    proxied: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    proxy: str,
+) -> None:
+    """The client does not start, and what says so shows nothing of the proxy's password."""
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as if it were not installed
+    proxied(**{name: proxy})
+    async with lab.listening(well) as peer:
+        client = lab.client(peer)
+        with pytest.raises(
+            ConfigurationError, match=f"{lab.http_library}.*{name.upper()}"
+        ) as caught:
+            await client.start()
+    assert type(caught.value) is ConfigurationError
+    assert caught.value.__context__ is None
+    assert "sec" not in str(caught.value)
+    for entry in caught.traceback:
+        if Path(entry.path).parent.name == "transport":
+            assert "sec" not in repr(entry.frame.f_locals)
+
+
+async def test_a_no_proxy_that_httpx_cannot_read_is_named(
+    lab: Lab, proxied: Callable[..., None]
+) -> None:
+    """The client does not start, by an error of this package."""
+    proxied(no_proxy="[::1]")
+    async with lab.listening(well) as peer:
+        with pytest.raises(ConfigurationError, match="NO_PROXY"):
+            await lab.client(peer).start()
+
+
+@pytest.mark.parametrize("lab", ["aiohttp"], indirect=True)
+async def test_a_proxy_that_is_for_no_request_need_not_be_usable(
+    lab: Lab, proxied: Callable[..., None]
+) -> None:
+    """That for all is not, where each scheme has one."""
+    async with lab.listening(well) as proxy:
+        proxied(http_proxy=proxy.url, https_proxy=proxy.url, all_proxy="socks5://127.0.0.1:9")
+        async with lab.client(proxy) as client:
+            await client._transport.post("http://far.test/v1/batch", {}, b'{"batch":[]}')
+    assert proxy.connections == 1
+
+
+@by_each_library
+async def test_the_environment_changes_while_a_client_runs(
+    lab: Lab, proxied: Callable[..., None]
+) -> None:
+    """If no fresh pool can be made after a timeout, the one that is there goes on."""
+    async with (
+        lab.listening(first_then_well(_silent)) as peer,
+        lab.client(peer, sending={"timeout": 0.2}) as client,
+    ):
+        proxied(all_proxy="ftp://127.0.0.1:9")
+        with pytest.raises(NoAnswer, match="within"):
+            await client._transport.post(peer.url, {}, b'{"batch":[]}')
+        assert (await client._transport.post(peer.url, {}, b'{"batch":[]}')).status == 200
 
 
 # -------------------------------------------------------------------------------- what httpx raises

@@ -11,6 +11,9 @@ Promises:
 - A request that outlasts its total time is cancelled, and its pool retires: httpx 0.28 can leave
   a connection of a cancelled request taken for ever, so a fresh pool takes over.
 - What a server said beyond an answer is not taken for the answer to the next request.
+- A forked child that lets go of its parent's pool leaves the connections to the parent.
+- A proxy of the environment that cannot be used is said when the pool is made; if that is a fresh
+  one for one that would retire, the old goes on.
 - The own pool keeps no cookies: what an endpoint sets would only grow, and travel with the key.
 - What fails shows neither a request's headers nor its content in the frames from here on down.
 

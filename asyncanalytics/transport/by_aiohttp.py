@@ -8,7 +8,10 @@ from contextvars import ContextVar
 from functools import lru_cache, partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import (  # type: ignore[attr-defined]
+    getproxies,
+    proxy_bypass_environment,
+)
 from weakref import WeakSet
 
 import httpx
@@ -16,6 +19,7 @@ import httpx
 from asyncanalytics.errors import MissingExtra, NoAnswer
 from asyncanalytics.retrying import MAX_ANSWER
 from asyncanalytics.transport.loading import off_loop, trust
+from asyncanalytics.transport.proxies import check_proxy, complete
 from asyncanalytics.transport.way import HEADERS, KEEP_ALIVE, LOOPBACK, Answer, bounded, lowered
 
 try:
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     from asyncanalytics.transport.way import Way
 
 _LARGE = 1 << 20  # bytes: of more than this aiohttp wants to be given a stream, and warns
-_PROXIES = ("http", "https")
+_SCHEMES = ("http", "https")
 
 
 async def prepare(sending: Sending, connections: int) -> Callable[[], Way]:
@@ -50,6 +54,7 @@ class _Aiohttp:
     """A session of aiohttp."""
 
     def __init__(self, sending: Sending, connections: int, tls: ssl.SSLContext) -> None:
+        _check_proxies()
         connector = _Connector(
             ssl=tls,
             limit=connections,
@@ -65,7 +70,7 @@ class _Aiohttp:
             max_field_size=MAX_ANSWER,
             timeout=aiohttp.ClientTimeout(connect=sending.connect_timeout),
         )
-        self._target = lru_cache(_target)
+        self._target = lru_cache(partial(_target, getproxies()))
 
     async def exchange(self, url: str, headers: Mapping[str, str], content: bytes) -> Answer:
         where, proxy = self._target(url)
@@ -165,18 +170,28 @@ def _is_readable(transport: asyncio.Transport | None) -> bool:
         return bool(selector.select(0))
 
 
-def _target(url: str) -> tuple[URL, str | None]:
-    """Parse a URL, and find the proxy that the environment has for it."""
+def _check_proxies() -> None:
+    for scheme in _SCHEMES:
+        name = scheme if getproxies().get(scheme) else "all"
+        check_proxy(name, _take, "aiohttp", "give one that is http:// or https://")
+
+
+def _take(proxy: str) -> None:
+    if URL(proxy).scheme not in _SCHEMES:
+        raise ValueError
+
+
+def _target(proxies: Mapping[str, str], url: str) -> tuple[URL, str | None]:
+    """Parse a URL, and find the proxy for it, where httpx finds them too.
+
+    `proxy_bypass` of the standard library would look hosts up on some systems.
+    """
     where = URL(str(httpx.URL(url)), encoded=True)  # as by httpx: yarl would change more of it
-    if where.host in LOOPBACK or proxy_bypass(where.authority):
+    proxy = proxies.get(where.scheme) or proxies.get("all")
+    if (
+        not proxy
+        or where.host in LOOPBACK
+        or proxy_bypass_environment(where.authority, dict(proxies))
+    ):
         return where, None
-    found = getproxies()
-    proxy = found.get(where.scheme) or found.get("all")
-    if not proxy:
-        return where, None
-    scheme, separator, _ = proxy.partition("://")
-    if not separator:
-        return where, f"http://{proxy}"
-    if scheme.lower() not in _PROXIES:
-        raise NoAnswer(f"aiohttp knows no {scheme} proxies, and the environment names one")
-    return where, proxy
+    return where, complete(proxy)

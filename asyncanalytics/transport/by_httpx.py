@@ -14,6 +14,7 @@ import httpx
 
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer
 from asyncanalytics.transport.loading import loaded, off_loop, trust
+from asyncanalytics.transport.proxies import check_proxy
 from asyncanalytics.transport.way import HEADERS, KEEP_ALIVE, LOOPBACK, Answer, bounded, lowered
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class _Own(_Httpx):
     """A pool of our own."""
 
     def __init__(self, sending: Sending, connections: int, tls: ssl.SSLContext) -> None:
+        _check_proxies(tls)
         client = httpx.AsyncClient(
             verify=tls,
             http2=sending.http2,
@@ -145,6 +147,15 @@ class _Trace:
 class _NoCookies(CookieJar):
     def extract_cookies(self, response: object, request: object) -> None:
         """Keep none."""
+
+
+def _check_proxies(tls: ssl.SSLContext) -> None:
+    for name in ("http", "https", "all"):
+        way_out = "correct it, or for SOCKS run pip install 'httpx[socks]'"
+        check_proxy(
+            name, lambda proxy: httpx.AsyncHTTPTransport(tls, proxy=proxy), "httpx", way_out
+        )
+    check_proxy("no", lambda _: httpx.AsyncClient(verify=tls), "httpx", "correct it")
 
 
 def library_of(client: Any) -> ModuleType:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from asyncanalytics.errors import MissingExtra, NoAnswer, describe
+from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer, describe
 from asyncanalytics.secret import Unpicklable, stripped
 from asyncanalytics.transport import by_httpx
 from asyncanalytics.transport.loading import is_there, load, off_loop
@@ -53,7 +53,11 @@ class Transport(Unpicklable):
         self._pool: _Pool | None = None
 
     async def open(self) -> None:
-        """Make the pool. What would block the loop, reading certificates, runs in a thread."""
+        """Make the pool. What would block the loop, reading certificates, runs in a thread.
+
+        Raises:
+            ConfigurationError: if the environment names a proxy that cannot be used.
+        """
         library: Any = by_httpx
         if self._sending.http_library == "aiohttp":
             library = await off_loop(_by_aiohttp)
@@ -95,10 +99,11 @@ class Transport(Unpicklable):
             await _close(self._pool)
 
     def _retire(self, pool: _Pool) -> None:
-        """Let a fresh pool take over; the old one closes when its last request ends."""
+        """Let a fresh pool take over, if one can be made; the old closes with its last request."""
         if self._own and pool is self._pool:
-            pool.retired = True
-            self._pool = _Pool(self._make())
+            with suppress(ConfigurationError):  # what is in the environment now cannot be used
+                self._pool = _Pool(self._make())
+                pool.retired = True
 
 
 def _check(sending: Sending) -> None:
