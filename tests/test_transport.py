@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import math
+import os
 import socket
 import ssl
 import struct
@@ -594,6 +596,34 @@ async def test_a_connection_has_a_time_of_its_own(lab: Lab) -> None:
                 await client._transport.post(peer.url.replace("http:", "https:"), {}, b"{}")
             assert asyncio.get_running_loop().time() - began < 5
     assert not caught.value.stale
+
+
+@by_each_library
+@pytest.mark.parametrize("endless", [["connect_timeout"], ["connect_timeout", "timeout"]])
+async def test_an_endless_time(lab: Lab, endless: list[str]) -> None:
+    """It is one for the libraries too."""
+    sending = dict.fromkeys(endless, math.inf)
+    async with lab.listening(well) as peer, lab.client(peer, sending=sending) as client:
+        assert (await client._transport.post(peer.url, {}, b'{"batch":[]}')).status == 200
+
+
+@by_each_library
+async def test_a_kept_connection_needs_no_file_descriptor(lab: Lab) -> None:
+    """Where the process has none left, requests go out on the connection that is there."""
+    resource = pytest.importorskip("resource")
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with lab.listening(well) as peer, lab.client(peer) as client:
+        await client._transport.post(peer.url, {}, b'{"batch":[]}')
+        with open(os.devnull) as lowest_that_is_free:  # noqa: ASYNC230, PTH123 - for its number
+            left = lowest_that_is_free.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (left, usual[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                os.dup(0)
+            answer = await client._transport.post(peer.url, {}, b'{"batch":[]}')
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    assert (answer.status, peer.connections) == (200, 1)
 
 
 @by_each_library

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _LARGE = 1 << 20  # bytes: of more than this aiohttp wants to be given a stream, and warns
 _SCHEMES = ("http", "https")
+# Not the system's default: that of Linux takes a file descriptor, and there may be none left.
+_Selector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 async def prepare(sending: Sending, connections: int) -> Callable[[], Way]:
@@ -68,7 +70,12 @@ class _Aiohttp:
             auto_decompress=False,
             max_line_size=MAX_ANSWER,
             max_field_size=MAX_ANSWER,
-            timeout=aiohttp.ClientTimeout(connect=sending.connect_timeout),
+            timeout=aiohttp.ClientTimeout(
+                # It cannot compute with infinity; and beyond the request's own time it is never up.
+                connect=sending.connect_timeout
+                if sending.connect_timeout < sending.timeout
+                else None
+            ),
         )
         self._target = lru_cache(partial(_target, getproxies()))
 
@@ -165,7 +172,7 @@ def _is_readable(transport: asyncio.Transport | None) -> bool:
     """Whether something has come that the loop has not read yet, an end included."""
     if transport is None or (sock := transport.get_extra_info("socket")) is None:
         return False
-    with selectors.DefaultSelector() as selector:
+    with _Selector() as selector:
         selector.register(sock, selectors.EVENT_READ)
         return bool(selector.select(0))
 
