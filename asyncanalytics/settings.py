@@ -129,7 +129,7 @@ class Sending:
     max_in_flight: int = 8
     """Requests under way at a time for one destination. 1 keeps batches in strict order."""
     connect_timeout: float = 5.0
-    """Seconds to get a connection."""
+    """Seconds to get a connection; with httpx, a proxy's answer to CONNECT may take longer."""
     timeout: float = 15.0
     """Seconds for one whole request, from the connection to the end of the answer."""
     gzip: bool | None = None

@@ -36,7 +36,7 @@ class Way(Protocol):
         """Post once, or raise `NoAnswer`, or what the library should not have let through."""
 
     async def aclose(self) -> None:
-        """Close its connections, also those of requests under way."""
+        """Close its connections; the caller has ended the requests under way before."""
 
 
 async def bounded(chunks: AsyncIterator[bytes]) -> bytes:
