@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
@@ -140,11 +140,12 @@ def _end_with_the_last() -> None:
 
 def _end() -> None:
     _is_over.set()
-    for client in list(running):
-        client.begin_to_close()  # so that all deadlines run together
-    # Also those that another thread is just starting: each is closed once it has started.
-    for client in {*running, *clients}:
-        client.close()
+    with ExitStack() as last_first:  # and each, also where another raises something
+        # Also those that another thread is just starting: each is closed once it has started.
+        for client in {*running, *clients}:
+            last_first.callback(client.close)
+        for client in list(running):
+            last_first.callback(client.begin_to_close)  # so that all deadlines run together
 
 
 # Exit handlers proper come too late: by then no thread can be started, and so no name looked up.

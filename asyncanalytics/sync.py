@@ -192,12 +192,11 @@ class _Background:
 
     def close(self, timeout: float | None) -> None:
         """Close the client and end the thread."""
-        try:
+        with suppress(Closed):  # its end has begun, by a close that a signal came into
             self.run(lambda: self._close(timeout))
-        finally:
-            self._portal.call(self._portal.stop)
-            # A loop ends after its last lookup of a name, which nothing can hurry.
-            self._thread.join(_LAST_BREATH)
+            self.run(self._portal.stop)
+        # A loop ends after its last lookup of a name, which nothing can hurry.
+        self._thread.join(_LAST_BREATH)
 
     async def _close(self, timeout: float | None) -> None:
         if self.handover is not None:
@@ -288,7 +287,9 @@ class Client(PlainVerbs):
         """Refuse new calls, send what is pending, and stop at the deadline.
 
         What is still pending then is dropped as `closed`, counted and logged; with a spool it
-        stays there, for the next start. Calling it again, or together, gives the same result.
+        stays there, for the next start. Calling it again, or together, gives the same result. A
+        signal's exception ends the waiting alone: the closing goes on, and another `close` waits
+        for it.
 
         Args:
             timeout: seconds; the client's `shutdown_timeout` unless given. 0 stops at once.

@@ -685,6 +685,58 @@ def test_a_signal_s_exception_amid_a_start() -> None:
     assert background_threads() == others
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_a_signal_s_exception_amid_a_close(live: Live) -> None:
+    """The closing goes on, and may be waited for; the client tells its figures and starts again."""
+
+    def handle(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    live.collector.misbehave(None, delay=0.5, count=1)
+    others = background_threads()
+    before = signal.signal(signal.SIGALRM, handle)
+    client = Client()
+    try:
+        client.track("Added File", user_id="u1")
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            client.close()
+        assert client.stats().is_balanced
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        stats = client.close()
+    assert (stats.delivered, stats.state) == (1, "closed")
+    client.start()
+    client.track("Added File", user_id="u1")
+    agrees(client.close(), live, 2)
+    assert background_threads() == others
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_a_signal_s_exception_amid_the_end(live: Live) -> None:
+    """It ends the wait for one client, and takes no other along; Python tells of it."""
+    live.collector.misbehave(503, count=5)
+    said = run(
+        """
+        import json, signal, sys
+        from asyncanalytics import Client
+        sys.unraisablehook = lambda found: print(json.dumps(found.exc_type.__name__), flush=True)
+
+        def handle(*_):
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGALRM, handle)
+        for _ in range(5):
+            Client().track("Added File", user_id="u1")
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        """,
+        live,
+    )
+    assert said == ["KeyboardInterrupt"]
+    assert len(live.events) >= 4
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_after_the_environment_has_changed(live: Live) -> None:
     """The child sends where its parent did."""
