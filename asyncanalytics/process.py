@@ -44,7 +44,7 @@ class Living(Protocol):
         """End within its own deadline."""
 
     def forget(self) -> None:
-        """Begin anew in a forked child."""
+        """Begin anew in a forked child, once."""
 
 
 clients: WeakSet[Living] = WeakSet()
@@ -175,7 +175,6 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def _after_fork_in_child() -> None:
-    running.clear()
     _waiting.clear()
     _starting.clear()  # a start that forks goes on in the parent
     _is_over.clear()
@@ -184,4 +183,6 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+    # Once more, for what a handler's exception has kept the first from.
     os.register_at_fork(after_in_child=_after_fork_in_child)

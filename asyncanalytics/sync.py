@@ -242,17 +242,18 @@ class Client(PlainVerbs):
         self._settings = settings
         self._client = AsyncClient(key, **settings)
         settings["disabled"] = self._client._disabled  # noqa: SLF001 - its own facade
-        self._renew()
+        self._renew(is_closed=False)
         process.clients.add(self)
 
-    def _renew(self) -> None:
+    def _renew(self, *, is_closed: bool) -> None:
         # A signal handler may come to a lock that its thread holds.
         self._lock = threading.RLock()
         self._closing = threading.RLock()
         self._background: _Background | None = None
         self._given_up: _Background | None = None  # it may be ending still
-        self._is_closed = False
+        self._is_closed = is_closed
         self._refused = 0
+        self._pid = os.getpid()  # last: until then a child begins anew again
 
     # -------------------------------------------------------------------------------------- life
 
@@ -406,13 +407,14 @@ class Client(PlainVerbs):
 
     def forget(self) -> None:
         """Begin anew in a forked child, and leave all that is the parent's alone."""
+        if self._pid == os.getpid():
+            return
         process.inherited.append((self._client, self._background))
+        process.running.discard(self)
         for destination in self._settings.get("destinations") or ():
             destination.release()
-        was_closed = self._is_closed
         self._client = AsyncClient(self._write_key, **self._settings)
-        self._renew()
-        self._is_closed = was_closed
+        self._renew(is_closed=self._is_closed)
 
     # ------------------------------------------------------------------------ the way of one call
 

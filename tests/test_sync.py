@@ -1657,6 +1657,55 @@ def test_a_forked_child_begins_anew(live: Live, settings: str, leave: str, start
     assert len({event["messageId"] for event in live.events}) == 30
 
 
+IN_A_CHILD = """
+from asyncanalytics import process, sync
+
+def handle(*_):
+    raise KeyboardInterrupt
+
+def trace(frame, event, arg):
+    global left
+    code = frame.f_code
+    if os.getpid() == parent or code.co_filename not in files or code.co_name not in names:
+        return None
+    left -= event == "line"
+    if left == 0:
+        signal.raise_signal(signal.SIGUSR1)
+    return trace
+
+files = (process.__file__, sync.__file__)
+names = ("_after_fork_in_child", "forget", "_renew")
+sys.unraisablehook = lambda found: None
+signal.signal(signal.SIGUSR1, handle)
+clients = [Client(), Client()]
+for client in clients:
+    client.start()
+parent, step, left = os.getpid(), 0, 0
+
+def deliver():
+    sys.settrace(None)
+    for client in clients:
+        client.track("From Child", user_id="u1")
+    say([left <= 0, len(process.running), *map(delivered, clients)])
+
+while step < 50:
+    step += 1
+    left = step
+    sys.settrace(trace)
+    in_a_child(deliver)
+    sys.settrace(None)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_signal_s_exception_while_a_child_begins_anew(live: Live) -> None:
+    """Wherever it comes, each of the child's clients has nothing of its parent's, and delivers."""
+    said = forking(IN_A_CHILD, live, seconds=40)
+    hits = said.index([False, 2, 1, 1])  # from there on it has come nowhere
+    assert hits > 30
+    assert said[:hits] == [[True, 2, 1, 1]] * hits
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_of_multiprocessing_flushes_at_its_end(live: Live) -> None:
     """Children that multiprocessing forks send what is left when they end."""
