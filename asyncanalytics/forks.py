@@ -9,7 +9,8 @@ Who is at one of these may need others, in another thread too:
 - a start: all of them, and other clients' starts, as a destination's `open` may
 - a spool: all of them, as the user's `Sealing` may
 - an import: the loads
-So while a fork waits for one, for more than a moment, it holds up none of the others.
+So while a fork waits for one, for more than a moment, it holds up none of the others. Where a
+signal's handler comes into its waiting and forks too, it holds up nothing until that is over.
 """
 
 from __future__ import annotations
@@ -215,6 +216,10 @@ def stand_back() -> None:
 def _before_fork() -> None:
     fork = _Fork()
     try:
+        # Those whose waiting this one comes into: it would wait for who waits for them.
+        for outer in _mine.forks:
+            if outer.is_waiting:
+                outer.stand_back()
         _mine.forks.append(fork)
         fork.prepare()
     finally:

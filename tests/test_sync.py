@@ -1073,6 +1073,31 @@ say(delivered(client))
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_a_handler_forks_while_a_fork_waits(live: Live) -> None:
+    """Its fork waits for a start, and what that waits for is not held for the other fork."""
+    script = (
+        WITHIN
+        + """
+def start_soon():
+    time.sleep(0.3)  # by then the fork waits for the disk, and lets no more of it begin
+    forks.starts.run(forks.disk.run, write, 0)
+
+def handle(*_):
+    in_a_child(lambda: say(len(within)))
+
+begin(forks.disk.run, write, 1.0)
+while not within:
+    time.sleep(0.01)
+begin(start_soon)
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.6)
+in_a_child(lambda: say(len(within)))
+"""
+    )
+    assert forking(script, live, seconds=10) == [0, 0]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
 def test_a_child_of_a_handler_goes_on_with_the_fork_it_came_into(live: Live) -> None:
     """It waits no longer for what is the parent's, even where its own fork has given that up."""
     script = (
