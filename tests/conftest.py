@@ -18,6 +18,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -545,6 +546,19 @@ def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What the package logs."""
     caplog.set_level(logging.DEBUG, logger="asyncanalytics")
     return caplog
+
+
+@pytest.fixture
+def no_new_thread() -> Iterator[None]:
+    """Have no thread start, as at the limit of threads: there is no room for its stack."""
+    try:
+        before = threading.stack_size(1 << 60)
+    except (OverflowError, ValueError):
+        pytest.skip("this system refuses such a stack at once")
+    with pytest.raises(RuntimeError):
+        threading.Thread().start()
+    yield
+    threading.stack_size(before)
 
 
 @pytest.fixture

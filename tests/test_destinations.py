@@ -104,6 +104,17 @@ async def test_a_path_that_cannot_be_written(
     assert "cannot write" in logged.records[0].getMessage()
 
 
+@pytest.mark.usefixtures("no_new_thread")
+async def test_a_file_at_the_limit_of_threads(lab: Lab, tmp_path: Path) -> None:
+    """Where no thread starts, the loop's own appends."""
+    path = tmp_path / "calls.jsonl"
+    async with lab.client(destinations=[FileDestination(path)]) as client:
+        for _ in range(2):
+            await lab.track(client)
+            await client.flush(timeout=60)
+    assert len(path.read_bytes().splitlines()) == 2
+
+
 async def test_a_folder_that_comes_back(lab: Lab, tmp_path: Path) -> None:
     """A disk that is gone for a while is like a server that is down: the calls arrive later."""
     path = tmp_path / "mounted" / "events.jsonl"

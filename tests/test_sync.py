@@ -510,6 +510,21 @@ def test_a_name_is_still_looked_up_at_the_end(live: Live) -> None:
     assert len(live.events) == 1
 
 
+def test_a_file_is_still_written_at_the_end(live: Live, tmp_path: Path) -> None:
+    """Also in a Python that starts no thread any more by then."""
+    path = tmp_path / "calls.jsonl"
+    run(
+        f"""
+        from asyncanalytics import Client, FileDestination
+        client = Client(destinations=[FileDestination({str(path)!r})], shutdown_timeout=3)
+        for _ in range(3):
+            client.track("Added File", user_id="u1")
+        """,
+        live,
+    )
+    assert len(path.read_bytes().splitlines()) == 3
+
+
 def test_too_late(live: Live) -> None:
     """A call in an exit handler is refused, whether the client ran before or not."""
     said = run(
