@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from asyncanalytics.aside import beside
 from asyncanalytics.errors import AnalyticsError, ConfigurationError, describe
 from asyncanalytics.spool import OVERHEAD, Entry, Spool, Verdict
 
@@ -149,7 +150,7 @@ class Journal:
         self._early: list[Mapping[str, int]] = []  # found before the spool was here
         self._timer: asyncio.TimerHandle | None = None
         self.is_failing = self._is_hanging = False
-        opening = asyncio.ensure_future(_in_thread(self._opened))
+        opening = asyncio.ensure_future(beside(self._opened))
         try:
             self._spool = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -168,7 +169,7 @@ class Journal:
             return
         if self._timer is not None:
             self._timer.cancel()
-        if not await _in_thread(lambda: spool.close(_PATIENCE)):
+        if not await beside(spool.close, _PATIENCE):
             logger.error("the spool's disk did not answer within %g s of the close", _PATIENCE)
         self._figures = spool.stats()
 
@@ -455,10 +456,3 @@ def _swell(sealing: Sealing | None) -> float:
 def _let_go(opening: asyncio.Future[Spool]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close(0)
-
-
-async def _in_thread(work: Callable[[], Any]) -> Any:
-    try:
-        return await asyncio.to_thread(work)
-    except RuntimeError:  # the program is ending, and no thread takes anything any more
-        return work()

@@ -27,6 +27,7 @@ from uuid import uuid4
 
 import orjson
 
+from asyncanalytics.aside import beside
 from asyncanalytics.endpoints import Endpoint
 from asyncanalytics.errors import ConfigurationError, MissingExtra, NoAnswer
 from asyncanalytics.retrying import Delivered, Halt, Retry, judge, retry_after
@@ -201,10 +202,7 @@ class Tokens(Unpicklable):
     async def _ask(self) -> Answer:
         # In a thread: the first loads a library, and each takes a while.
         now = int(time.time() - self._skew)
-        try:
-            content = await asyncio.to_thread(self._content, now)
-        except RuntimeError:  # the program is ending, and no thread takes anything any more
-            content = self._content(now)
+        content = await beside(self._content, now)
         headers = {
             "accept": "application/json",
             "content-type": "application/x-www-form-urlencoded",

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 from asyncanalytics import forks
+from asyncanalytics.aside import beside
 from asyncanalytics.errors import FlushTimeout, LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LAST_LOOKUP = 2.0  # seconds
+_LAST_FLUSH = 2.0  # seconds
 _MOMENT = 0.05  # seconds
 
 
@@ -119,12 +120,12 @@ def _at_exit() -> None:
     """Close all clients, or see to it that the last thread's end does.
 
     Threads that outlive the main one cannot be waited for here: they may wait for its end. But
-    after this no name is looked up any more, so what they send needs an open connection.
+    after this no pool of threads takes anything, as a destination of the user's may need one.
     """
     if _others():
         for client in list(running):
             with suppress(FlushTimeout, LifecycleError):
-                client.flush(_LAST_LOOKUP)
+                client.flush(_LAST_FLUSH)
         last = threading.Thread(target=_end_with_the_last, name="asyncanalytics end")
         with suppress(RuntimeError):  # Python 3.12.0 and 3.12.1 start no thread any more
             last.start()
@@ -161,12 +162,10 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
     async def getaddrinfo(host: Any, port: Any, **hints: int) -> Any:
         look_up = partial(socket.getaddrinfo, host, port, **hints)
-        return await loop.run_in_executor(None, forks.lookups.run, look_up)
+        return await beside(forks.lookups.run, look_up)
 
     async def getnameinfo(address: Any, flags: int = 0) -> Any:
-        return await loop.run_in_executor(
-            None, forks.lookups.run, socket.getnameinfo, address, flags
-        )
+        return await beside(forks.lookups.run, socket.getnameinfo, address, flags)
 
     # On this loop alone: a class of our own would have to know on which it can be based.
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]

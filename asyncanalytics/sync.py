@@ -112,9 +112,6 @@ class _Background:
 
     async def _serve(self, start: ExitStack) -> None:
         await self._client.start()
-        # The thread that looks names up: at the end of a program, some Pythons start no other.
-        with suppress(RuntimeError):  # the end has come already
-            await asyncio.get_running_loop().run_in_executor(None, _nothing)
         async with BlockingPortal() as portal:
             straight = self._client._straight  # noqa: SLF001 - its own facade
             if straight is not None:
@@ -195,7 +192,7 @@ class _Background:
         with suppress(Closed):  # its end has begun, by a close that a signal came into
             self.run(lambda: self._close(timeout))
             self.run(self._portal.stop)
-        # A loop ends after its last lookup of a name, which nothing can hurry.
+        # A loop ends after what a destination of the user's has in threads, which may hang.
         self._thread.join(_LAST_BREATH)
 
     async def _close(self, timeout: float | None) -> None:
@@ -436,10 +433,6 @@ class Client(PlainVerbs):
             raise
         receipt = Receipt(wire.type, message_id, body)
         return receipt if background.handover.offer(receipt) else background.submit(wire, fields)
-
-
-def _nothing() -> None:
-    """Have a thread started."""
 
 
 def _outcome(receipt: Receipt) -> Outcome:

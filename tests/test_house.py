@@ -30,7 +30,8 @@ PICTURE: list[tuple[str, set[str]]] = [
     ("bytes", {"encoding"}),
     ("rules", {"batching", "endpoints", "paths", "retrying"}),
     ("the disk", {"spool"}),
-    ("families", {"aside", "breath", "journal", "middleware", "oauth", "pace", "transport"}),
+    ("beside the loop", {"aside"}),
+    ("families", {"breath", "journal", "middleware", "oauth", "pace", "transport"}),
     ("buffers", {"buffers"}),
     ("destinations", {"destinations"}),
     ("engine", {"flusher", "routing"}),
@@ -47,7 +48,7 @@ PICTURE: list[tuple[str, set[str]]] = [
     ("its start", {"__main__"}),
 ]
 FLOORS = {room: floor for floor, (_, rooms) in enumerate(PICTURE) for room in rooms}
-FAMILIES = FLOORS["middleware"]
+FAMILIES = FLOORS["aside"]
 FACE = FLOORS["asyncanalytics"]
 OPTIONAL = {
     *("aiohttp", "arq", "celery", "django", "fastapi", "faststream", "gunicorn", "litestar"),

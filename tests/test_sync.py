@@ -561,19 +561,21 @@ def test_too_late(live: Live) -> None:
     ids=["thread", "pool"],
 )
 def test_threads_that_outlive_the_main_one(live: Live, start: str, wait: str) -> None:
-    """A program ends with its last thread: what those call meanwhile is sent too."""
+    """A program ends with its last thread: what those call meanwhile is sent too, also by name."""
     if (3, 12) <= sys.version_info < (3, 12, 2):
         pytest.skip("this Python starts no thread once the main one has ended")
     run(
         f"""
         import threading, time
         from asyncanalytics import Client
-        used, fresh = Client(), Client()
+        local = {live.url.replace("127.0.0.1", "localhost")!r}
+        used, idle, fresh = Client(), Client(endpoint=local), Client(endpoint=local)
         used.track("Early", user_id="u1")
+        idle.start()
 
         def work():
             {wait}
-            for client in (used, fresh):
+            for client in (used, idle, fresh):
                 client.track("Late", user_id="u1")
             time.sleep(0.2)
             used.track("Later", user_id="u1")
@@ -582,7 +584,7 @@ def test_threads_that_outlive_the_main_one(live: Live, start: str, wait: str) ->
         """,
         live,
     )
-    assert sorted(event["event"] for event in live.events) == ["Early", "Late", "Late", "Later"]
+    assert sorted(event["event"] for event in live.events) == ["Early", *["Late"] * 3, "Later"]
 
 
 def test_a_thread_that_waits_for_room_does_not_hold_up_the_end(live: Live) -> None:
@@ -850,6 +852,40 @@ def test_a_call_within_a_call(live: Live) -> None:
     handled, delivered = counts
     assert handled > 5
     assert delivered == 5_000 + handled == len({event["messageId"] for event in live.events})
+
+
+@pytest.mark.parametrize("begin", ["pass", "client.start()"])
+@pytest.mark.parametrize("is_spooled", [False, True])
+def test_a_handler_amid_the_work_of_a_pool(
+    live: Live, tmp_path: Path, begin: str, *, is_spooled: bool
+) -> None:
+    """Its thread holds a lock that all pools share: to start, to send and to close need none."""
+    spool = str(tmp_path / "spool") if is_spooled else None
+    said = run(
+        f"""
+        import json, signal
+        from concurrent.futures import ThreadPoolExecutor
+        from asyncanalytics import Client
+
+        class Name:
+            def __str__(self):  # asked for while the pool starts a thread
+                signal.raise_signal(signal.SIGINT)
+                return "pool"
+
+        def handle(*_):
+            client.track("From Handler", user_id="u1")
+            print(json.dumps(client.close().delivered), flush=True)
+
+        client = Client(endpoint={live.url.replace("127.0.0.1", "localhost")!r}, spool={spool!r})
+        {begin}
+        signal.signal(signal.SIGINT, handle)
+        with ThreadPoolExecutor(thread_name_prefix=Name()) as pool:
+            pool.submit(int)
+        """,
+        live,
+        seconds=10,
+    )
+    assert said == [1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
