@@ -56,13 +56,13 @@ inherited: list[object] = []
 """What is the parent's, kept in a forked child: to let go of it would touch its sockets."""
 
 _starting: set[threading.Thread] = set()
-_is_over = threading.Event()
+_ending: set[int] = set()  # this process, at its end: a lock could stay held in a child
 _waiting: dict[int, float] = {}  # threads that wait for room → until when that is no wonder
 
 
 def must_be_able_to_start() -> None:
     """Raise where a client must not be started."""
-    if _is_over.is_set():
+    if os.getpid() in _ending:
         raise LifecycleError(
             "the program is ending, and nothing would send the call any more: make it before the "
             "last thread ends; an exit handler is too late"
@@ -140,7 +140,7 @@ def _end_with_the_last() -> None:
 
 
 def _end() -> None:
-    _is_over.set()
+    _ending.add(os.getpid())
     with ExitStack() as last_first:  # and each, also where another raises something
         # Also those that another thread is just starting: each is closed once it has started.
         for client in {*running, *clients}:
@@ -176,7 +176,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 def _after_fork_in_child() -> None:
     _waiting.clear()
     _starting.clear()  # a start that forks goes on in the parent
-    _is_over.clear()
+    _ending.clear()
     for client in list(clients):
         client.forget()
 
