@@ -4,9 +4,11 @@ Promises:
 - Each piece has a thread of its own: nothing that hangs takes one from others.
 - Who is cancelled is free at once, and the piece under way goes on.
 - No thread holds up the end of the process.
-- Where no thread can be started, as at the end of a program in some Pythons, the loop's does it.
+- Where no thread can be started, as at the end of a program in some Pythons, the loop's does it,
+  and what hangs then holds up the loop.
 - No lock is taken that all threads' pools of the process share, as `asyncio.to_thread` takes one:
-  who waits for a loop may be a signal's handler, and its thread may hold that.
+  who waits for a loop may be a signal's handler, and its thread may hold that. But a thread takes a
+  moment to begin, for which the loop waits: not for what is done again and again.
 """
 
 from __future__ import annotations

@@ -124,8 +124,13 @@ def _at_exit() -> None:
     """
     if _others():
         for client in list(running):
-            with suppress(FlushTimeout, LifecycleError):
+            try:
                 client.flush(_LAST_FLUSH)
+            except (FlushTimeout, LifecycleError):
+                pass
+            except BaseException:  # a signal's: Python leaves here, and starts no thread any more
+                _end()
+                raise
         last = threading.Thread(target=_end_with_the_last, name="asyncanalytics end")
         with suppress(RuntimeError):  # Python 3.12.0 and 3.12.1 start no thread any more
             last.start()
@@ -159,10 +164,15 @@ getattr(threading, "_register_atexit", atexit.register)(_at_exit)
 def new_loop() -> asyncio.AbstractEventLoop:
     """Make a loop, of the kind that is usual here, whose lookups of names a fork waits for."""
     loop = asyncio.new_event_loop()
+    under_way: dict[object, asyncio.Future[Any]] = {}
 
     async def getaddrinfo(host: Any, port: Any, **hints: int) -> Any:
-        look_up = partial(socket.getaddrinfo, host, port, **hints)
-        return await beside(forks.lookups.run, look_up)
+        what = (host, port, *sorted(hints.items()))
+        if what not in under_way:  # one that hangs has one thread, however often it is tried again
+            look_up = partial(socket.getaddrinfo, host, port, **hints)
+            under_way[what] = asyncio.ensure_future(beside(forks.lookups.run, look_up))
+            under_way[what].add_done_callback(lambda _: under_way.pop(what))
+        return await asyncio.shield(under_way[what])
 
     async def getnameinfo(address: Any, flags: int = 0) -> Any:
         return await beside(forks.lookups.run, socket.getnameinfo, address, flags)

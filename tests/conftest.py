@@ -555,10 +555,12 @@ def no_new_thread() -> Iterator[None]:
         before = threading.stack_size(1 << 60)
     except (OverflowError, ValueError):
         pytest.skip("this system refuses such a stack at once")
-    with pytest.raises(RuntimeError):
-        threading.Thread().start()
-    yield
-    threading.stack_size(before)
+    try:
+        with pytest.raises(RuntimeError):
+            threading.Thread().start()
+        yield
+    finally:
+        threading.stack_size(before)
 
 
 @pytest.fixture

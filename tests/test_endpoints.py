@@ -9,6 +9,7 @@ import gzip
 import json
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -268,14 +269,24 @@ async def test_compression_as_the_user_says(*, gzip: bool, length: int) -> None:
         assert request.content["batch"] == [event_of(calls[0])]
 
 
-@pytest.mark.usefixtures("no_new_thread")
+class Late(ThreadPoolExecutor):
+    """What the limit of threads makes of one: it takes work, and says that it cannot."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """Do it, and then raise."""
+        super().submit(*args, **kwargs).result()
+        raise RuntimeError("can't start new thread")
+
+
 async def test_a_batch_stays_whole_at_the_limit_of_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without isal a thread compresses, or the loop's where none starts."""
+    """Without isal a thread compresses; one that does it unasked takes nothing away."""
     monkeypatch.setattr("asyncanalytics.destinations.http.COMPRESSES_QUICKLY", False)
     calls = [call(number=number) for number in range(300)]
-    request = await request_of(endpoints.segment(), *calls, gzip=True)
+    with Late() as late:
+        asyncio.get_running_loop().set_default_executor(late)
+        request = await request_of(endpoints.segment(), *calls, gzip=True)
     assert request.headers["content-encoding"] == "gzip"
     assert request.content["batch"] == [event_of(each) for each in calls]
 

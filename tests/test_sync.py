@@ -510,6 +510,67 @@ def test_a_name_is_still_looked_up_at_the_end(live: Live) -> None:
     assert len(live.events) == 1
 
 
+def test_a_lookup_that_hangs_has_one_thread(live: Live) -> None:
+    """However often its request is tried again: those that wait for the same name share it."""
+    said = run(
+        """
+        import socket, time
+        from asyncanalytics import Client, Retrying, Sending
+
+        asked = []
+
+        def hang(host, *_, **__):
+            asked.append(host)
+            time.sleep(30)
+
+        socket.getaddrinfo = hang
+        client = Client(
+            endpoint="https://far.test",
+            sending=Sending(connect_timeout=0.02, timeout=0.05),
+            retrying=Retrying(base=0.01, cap=0.01),
+        )
+        client.track("Added File", user_id="u1")
+        while next(iter(client.stats().destinations.values())).requests < 4:
+            time.sleep(0.01)
+        print(len(asked))
+        client.close(0)
+        """,
+        live,
+    )
+    assert said == [1]
+
+
+def test_a_signal_at_the_end_loses_nothing_in_silence(live: Live) -> None:
+    """Also where another thread lives on: each client is closed, and says what it dropped."""
+    live.collector.misbehave(503)
+    script = textwrap.dedent(
+        """
+        import json, logging, signal, threading, time
+        from asyncanalytics import Client
+
+        class Said(logging.Handler):
+            def emit(self, record):
+                if "not delivered" in record.getMessage():
+                    print(json.dumps(record.levelname), flush=True)
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        logging.getLogger("asyncanalytics").addHandler(Said())
+        clients = [Client(shutdown_timeout=0.5) for _ in range(3)]
+        for client in clients:
+            client.track("Added File", user_id="u1")
+        threading.Thread(target=time.sleep, args=(1,)).start()
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        """
+    )
+    with live.program("-c", script) as process:
+        said, errors = process.communicate(timeout=30)
+    assert said.splitlines() == ['"ERROR"'] * 3
+    assert "KeyboardInterrupt" in errors  # Python reports it
+
+
 def test_a_file_is_still_written_at_the_end(live: Live, tmp_path: Path) -> None:
     """Also in a Python that starts no thread any more by then."""
     path = tmp_path / "calls.jsonl"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import TYPE_CHECKING, Unpack
 
 from asyncanalytics import endpoints
-from asyncanalytics.aside import beside
 from asyncanalytics.batching import Batch, Limits
 from asyncanalytics.destinations.base import PostingDestination, Rules
 from asyncanalytics.encoding import COMPRESSES_QUICKLY, Envelope, compress
@@ -198,4 +198,10 @@ def _envelope(key: Secret, endpoint: Endpoint, *, signs: bool) -> Envelope:
 
 
 async def _compress(pieces: Iterable[bytes]) -> bytes:
-    return compress(pieces) if COMPRESSES_QUICKLY else await beside(compress, pieces)
+    if COMPRESSES_QUICKLY:
+        return compress(pieces)
+    pieces = [*pieces]  # that are there for both of these
+    try:
+        return await asyncio.to_thread(compress, pieces)
+    except RuntimeError:  # no thread takes it, or one does, but later
+        return compress(pieces)

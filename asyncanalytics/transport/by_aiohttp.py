@@ -178,13 +178,16 @@ def _is_readable(transport: asyncio.Transport | None) -> bool:
 
 
 def _check_proxies() -> None:
+    if getproxies().get("no") == "*":
+        return  # none is used
     for scheme in _SCHEMES:
         name = scheme if getproxies().get(scheme) else "all"
         check_proxy(name, _take, "aiohttp", "give one that is http:// or https://")
 
 
 def _take(proxy: str) -> None:
-    if URL(proxy).scheme not in _SCHEMES:
+    where = URL(proxy)
+    if where.scheme not in _SCHEMES or not where.host:
         raise ValueError
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from http.cookiejar import CookieJar
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from urllib.request import getproxies
 
 import httpx
 
@@ -150,6 +151,9 @@ class _NoCookies(CookieJar):
 
 
 def _check_proxies(tls: ssl.SSLContext) -> None:
+    spared = getproxies().get("no", "").split(",")
+    if "*" in map(str.strip, spared):
+        return  # it uses none
     for name in ("http", "https", "all"):
         way_out = "correct it, or for SOCKS run pip install 'httpx[socks]'"
         check_proxy(
