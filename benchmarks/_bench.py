@@ -3,7 +3,8 @@
 Promises:
 - After each answer the sink counts: if not every event that was sent is there once and unchanged,
   the benchmark fails, whatever its figures; where it is a peer's answer, that peer is left out.
-  What came in a request that the load has cut, and sent again, may be there more than once.
+  What the load has cut, or the sink has not answered in time, is sent again, and may be there more
+  than once.
 - A peer that cannot be run is named as not measured; the rest goes on.
 - What is written down names versions, cores and load, and no machine.
 """
@@ -170,8 +171,8 @@ class _Run:
         answer = ask(subject, self._environments, self._question.name, told)
         self.versions[subject.name] = answer.pop("versions")
         count = there.count()
-        is_cut = bool(told.get("cuts"))
-        if not _is_right(count, answer["sent"], is_cut=is_cut):
+        may_repeat = bool(told.get("cuts")) or answer.pop("is_held", False)
+        if not _is_right(count, answer["sent"], may_repeat=may_repeat):
             raise BenchmarkError(
                 f"{subject.name} sent {answer['sent']} events; {count['distinct']} arrived, "
                 f"{count['fewest']} where the fewest did, {count['again']} more than once, "
@@ -181,10 +182,10 @@ class _Run:
         return answer | arrived | _per_event(answer, count)
 
 
-def _is_right(count: Mapping[str, int], sent: int, *, is_cut: bool) -> bool:
-    """Whether each event is there once and unchanged; again only if requests were cut."""
+def _is_right(count: Mapping[str, int], sent: int, *, may_repeat: bool) -> bool:
+    """Whether each event is there and unchanged, and none again but where that may be."""
     is_there = count["fewest"] == count["distinct"] == sent
-    return is_there and not count["altered"] and (is_cut or not count["again"])
+    return is_there and not count["altered"] and (may_repeat or not count["again"])
 
 
 def _wanted(question: Question, parts: Sequence[str]) -> Sequence[Subject]:

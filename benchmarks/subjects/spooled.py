@@ -57,7 +57,8 @@ async def durable(
     if is_down:
         await asyncio.to_thread(_subject.tell, url, "release")
     await client.flush()
-    return found | {"events": _EVENTS * scale, "sent": warm + _EVENTS * scale}
+    told = {"events": _EVENTS * scale, "sent": warm + _EVENTS * scale, "is_held": is_down}
+    return found | told
 
 
 async def wait(client: AsyncClient, url: str, *, scale: int, rate: int) -> _subject.Answer:
@@ -115,7 +116,7 @@ async def outage(client: AsyncClient, url: str, *, scale: int, events: int) -> _
     pending = client.stats().pending
     await asyncio.to_thread(_subject.tell, url, "release")
     await client.flush()
-    return {"added": added, "events": pending, "sent": warm + events}
+    return {"added": added, "events": pending, "sent": warm + events, "is_held": True}
 
 
 _MEASURES = {"durable": durable, "wait": wait, "lag": lag, "outage": outage}
