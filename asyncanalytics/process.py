@@ -154,7 +154,7 @@ def _end() -> None:
             last_first.callback(client.begin_to_close)  # so that all deadlines run together
 
 
-# Exit handlers proper come too late: by then no thread can be started, and so no name looked up.
+# Exit handlers proper come too late: by then no thread can be started, as a first call needs one.
 # What threading offers its own library for that runs earlier, also in multiprocessing's children.
 getattr(threading, "_register_atexit", atexit.register)(_at_exit)
 

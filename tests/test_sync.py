@@ -533,7 +533,7 @@ def test_a_lookup_that_hangs_has_one_thread(live: Live) -> None:
         while next(iter(client.stats().destinations.values())).requests < 4:
             time.sleep(0.01)
         print(len(asked))
-        client.close(0)
+        assert client.close(0).is_balanced
         """,
         live,
     )
@@ -935,7 +935,9 @@ def test_a_handler_amid_the_work_of_a_pool(
 
         def handle(*_):
             client.track("From Handler", user_id="u1")
-            print(json.dumps(client.close().delivered), flush=True)
+            stats = client.close()
+            assert stats.is_balanced
+            print(json.dumps(stats.delivered), flush=True)
 
         client = Client(endpoint={live.url.replace("127.0.0.1", "localhost")!r}, spool={spool!r})
         {begin}

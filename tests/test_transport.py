@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import logging
 import math
 import os
@@ -60,6 +61,20 @@ def first_then_well(misbehave: Any, times: int = 1) -> Any:
         while (request := await peer.read(reader)) is not None:
             if left[0] > 0:
                 left[0] -= 1
+                await misbehave(writer)
+                return
+            await peer.answer(writer, request)
+
+    return handle
+
+
+def first_well_then(misbehave: Any, times: int = sys.maxsize) -> Any:
+    """Answer the first request; then so many, on whichever connection, get something else."""
+    numbers = itertools.count()
+
+    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
+        while (request := await peer.read(reader)) is not None:
+            if 1 <= next(numbers) <= times:
                 await misbehave(writer)
                 return
             await peer.answer(writer, request)
@@ -166,15 +181,7 @@ async def test_a_broken_answer_is_tried_again(lab: Lab, misbehave: Any, times: i
 @pytest.mark.parametrize("misbehave", [_reset, _close, _half_close, _partial_headers])
 async def test_a_stale_connection_is_tried_again_at_once(lab: Lab, misbehave: Any) -> None:
     """A kept connection that ends under a request says nothing of the server: no pause, no log."""
-    turns = iter(["well", "misbehave"])
-
-    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
-        while (request := await peer.read(reader)) is not None:
-            if next(turns, "well") == "misbehave":
-                await misbehave(writer)
-                return
-            await peer.answer(writer, request)
-
+    handle = first_well_then(misbehave, times=1)
     async with (
         lab.listening(handle) as peer,
         lab.client(peer, retrying=NEVER, batching=Batching(linger=0)) as client,
@@ -192,15 +199,7 @@ async def test_a_stale_connection_is_tried_again_at_once_but_once(
     lab: Lab, logged: pytest.LogCaptureFixture, misbehave: Any
 ) -> None:
     """If the new connection breaks too, it is trouble like any other: a pause, and a line."""
-    turns = iter(["well"])
-
-    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
-        while (request := await peer.read(reader)) is not None:
-            if next(turns, "misbehave") == "misbehave":
-                await misbehave(writer)
-                return
-            await peer.answer(writer, request)
-
+    handle = first_well_then(misbehave)
     async with lab.listening(handle) as peer:
         client = lab.client(peer, retrying=NEVER, batching=Batching(linger=0))
         await client.start()
@@ -234,15 +233,7 @@ async def test_a_kept_connection_that_breaks_in_an_answer_is_not_stale(
     lab: Lab, misbehave: Any
 ) -> None:
     """The server was at work on the request: nothing is tried again at once."""
-    turns = iter(["well"])
-
-    async def handle(peer: Peer, reader: StreamReader, writer: StreamWriter) -> None:
-        while (request := await peer.read(reader)) is not None:
-            if next(turns, "misbehave") == "misbehave":
-                await misbehave(writer)
-                return
-            await peer.answer(writer, request)
-
+    handle = first_well_then(misbehave)
     async with lab.listening(handle) as peer, lab.client(peer) as client:
         await client._transport.post(peer.url, {}, b'{"batch":[]}')
         with pytest.raises(NoAnswer) as caught:

@@ -154,8 +154,8 @@ def _check_proxies(tls: ssl.SSLContext) -> None:
     spared = getproxies().get("no", "").split(",")
     if "*" in map(str.strip, spared):
         return  # it uses none
+    way_out = "correct it, or for SOCKS run pip install 'httpx[socks]'"
     for name in ("http", "https", "all"):
-        way_out = "correct it, or for SOCKS run pip install 'httpx[socks]'"
         check_proxy(
             name, lambda proxy: httpx.AsyncHTTPTransport(tls, proxy=proxy), "httpx", way_out
         )
