@@ -22,14 +22,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 from asyncanalytics import forks
-from asyncanalytics.aside import beside
+from asyncanalytics.aside import begin, beside
 from asyncanalytics.errors import FlushTimeout, LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
 _LAST_FLUSH = 2.0  # seconds
 _MOMENT = 0.05  # seconds
+_LONG_LOOKUP = 30.0  # seconds, after which one may as well hang for ever
 
 
 class Living(Protocol):
@@ -154,8 +156,10 @@ def _end() -> None:
             last_first.callback(client.begin_to_close)  # so that all deadlines run together
 
 
-# Exit handlers proper come too late: by then no thread can be started, as a first call needs one.
-# What threading offers its own library for that runs earlier, also in multiprocessing's children.
+# What a signal's exception has ended on the way, an exit handler proper ends.
+atexit.register(_end)
+# Otherwise those come too late: by then no thread can be started, as a first call needs one. What
+# threading offers its own library for that runs earlier, also in multiprocessing's children.
 getattr(threading, "_register_atexit", atexit.register)(_at_exit)
 
 # ------------------------------------------------------------------------------------------ forks
@@ -164,15 +168,16 @@ getattr(threading, "_register_atexit", atexit.register)(_at_exit)
 def new_loop() -> asyncio.AbstractEventLoop:
     """Make a loop, of the kind that is usual here, whose lookups of names a fork waits for."""
     loop = asyncio.new_event_loop()
-    under_way: dict[object, asyncio.Future[Any]] = {}
+    latest: dict[object, tuple[Future[Any], float]] = {}
 
     async def getaddrinfo(host: Any, port: Any, **hints: int) -> Any:
         what = (host, port, *sorted(hints.items()))
-        if what not in under_way:  # one that hangs has one thread, however often it is tried again
-            look_up = partial(socket.getaddrinfo, host, port, **hints)
-            under_way[what] = asyncio.ensure_future(beside(forks.lookups.run, look_up))
-            under_way[what].add_done_callback(lambda _: under_way.pop(what))
-        return await asyncio.shield(under_way[what])
+        now = time.monotonic()
+        found, until = latest.get(what, (None, now))
+        if found is None or found.done() or now >= until:  # else who tries again waits for it too
+            found = begin(forks.lookups.run, partial(socket.getaddrinfo, host, port, **hints))
+            latest[what] = found, now + _LONG_LOOKUP
+        return await asyncio.wrap_future(found)
 
     async def getnameinfo(address: Any, flags: int = 0) -> Any:
         return await beside(forks.lookups.run, socket.getnameinfo, address, flags)

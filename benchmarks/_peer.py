@@ -157,8 +157,7 @@ class Questions:
         waiting = _subject.resident()
         await asyncio.to_thread(_subject.tell, url, "release")
         await asked.flush()
-        found = {"idle": idle, "waiting": waiting, "events": events, "is_held": True}
-        return found | {"sent": asked.sent}
+        return {"idle": idle, "waiting": waiting, "events": events, "sent": asked.sent}
 
     async def growth(self, url: str, events: int) -> _subject.Answer:
         """Send any number of small events, and look at the rate and the memory."""

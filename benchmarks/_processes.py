@@ -40,9 +40,9 @@ class Sink:
         self.url = f"http://127.0.0.1:{port}"
         self._port = port
 
-    def count(self) -> dict[str, int]:
+    def count(self) -> dict[str, float]:
         """Return what came since the last count."""
-        counts: dict[str, int] = self._told("/count")
+        counts: dict[str, float] = self._told("/count")
         return counts
 
     def behave(self, latency: float) -> None:

@@ -5,7 +5,8 @@ Promises:
   is parsed or inflated before `GET /count`.
 - `GET /count` answers with what came since the last count: requests, bytes of their bodies,
   events, distinct ids, the fewest of them that came with any one key, events that are there again
-  with the same key, and events whose name or properties are not those that were sent.
+  with the same key, and events whose name or properties are not those that were sent; and for how
+  many seconds a request was held at most.
 - `GET /latency/0.05` makes it answer each request 50 ms after it came. After `GET /hold` it
   answers none, until `GET /release` answers all of them.
 - It reads the wire form of each client that is measured: see `_DIALECTS`.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import parse_qs
@@ -107,7 +109,8 @@ class Manner:
     def __init__(self) -> None:
         self._latency = 0.0
         self._holds = False
-        self._held: list[asyncio.Transport] = []
+        self._held: list[tuple[asyncio.Transport, float]] = []
+        self._longest = 0.0
 
     def wait(self, seconds: float) -> None:
         """Answer each request so long after it came."""
@@ -121,13 +124,20 @@ class Manner:
         """Answer those that are held, and the next as ever."""
         self._holds = False
         held, self._held = self._held, []
-        for transport in held:
+        now = time.monotonic()
+        for transport, came in held:
+            self._longest = max(self._longest, now - came)
             _answer(transport)
+
+    def longest(self) -> float:
+        """Return for how many seconds a request was held at most, since this was asked."""
+        longest, self._longest = self._longest, 0.0
+        return longest
 
     def acknowledge(self, transport: asyncio.Transport) -> None:
         """Answer a request, in its time."""
         if self._holds:
-            self._held.append(transport)
+            self._held.append((transport, time.monotonic()))
         elif self._latency:
             asyncio.get_running_loop().call_later(self._latency, _answer, transport)
         else:
@@ -183,7 +193,7 @@ class Connection(asyncio.Protocol):
 
     def _told(self, path: str) -> bytes:
         if path == "/count":
-            return orjson.dumps(self._inbox.count())
+            return orjson.dumps(self._inbox.count() | {"held": self._manner.longest()})
         if path.startswith("/latency/"):
             self._manner.wait(float(path.removeprefix("/latency/")))
         elif path == "/hold":

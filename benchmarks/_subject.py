@@ -4,8 +4,7 @@ A subject is a program. It is called with a question and the question's options 
 nothing but itself in its process, and prints its answer as one line of JSON.
 
 An answer has `sent`, how many events must be at the sink afterwards, and `versions` of what was
-measured, beside its figures. If the sink answered nothing for a while it has `is_held` too: what
-was under way then goes out again when its time is over.
+measured, beside its figures.
 """
 
 from __future__ import annotations

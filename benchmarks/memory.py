@@ -35,7 +35,7 @@ def _weighed(results: Results) -> list[Round]:
 def show(results: Results) -> None:
     """Print the table."""
     rounds = _weighed(results)
-    head = ("memory", "x segment", "bytes/waiting event", "idle MiB", "waiting MiB")
+    head = ("memory", "x segment", "bytes/waiting event", "idle MiB", "waiting MiB", "came twice")
     rows = [
         [
             name,
@@ -43,6 +43,7 @@ def show(results: Results) -> None:
             text(middle(rounds, name, "each"), ",.0f"),
             text(middle(rounds, name, "idle"), ".1f", 2**-20),
             text(middle(rounds, name, "waiting"), ".1f", 2**-20),
+            text(middle(rounds, name, "again"), ",.0f"),
         ]
         for name in results.names
     ]

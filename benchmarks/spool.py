@@ -94,10 +94,17 @@ def _show_memory(results: Results) -> None:
             text(middle(rounds, name, "events"), ",.0f"),
             text(middle(rounds, name, "added"), ",.1f", 1e-6),
             text(middle(rounds, name, "added") / middle(rounds, name, "events"), ",.0f"),
+            text(middle(rounds, name, "again"), ",.0f"),
         ]
         for name in results.names
     ]
-    head = (f"{case} (promised: 150 MB)", "events waiting", "MB over idle", "bytes/event")
+    head = (
+        f"{case} (promised: 150 MB)",
+        "events waiting",
+        "MB over idle",
+        "bytes/event",
+        "came twice",
+    )
     print(table(head, rows), end="\n\n")
 
 

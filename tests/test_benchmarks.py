@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,13 @@ def _events(parts: Any) -> list[dict[str, Any]]:
     ]
 
 
-def judged(parts: Any, *requests: list[dict[str, Any]], key: bytes = b"", cut: bool = False) -> Any:
+def judged(
+    parts: Any,
+    *requests: list[dict[str, Any]],
+    key: bytes = b"",
+    cut: bool = False,
+    held: float = 0.0,
+) -> Any:
     """Return whether the run may be believed, and what the sink has counted."""
     inbox = parts["_sink"].Inbox()
     for number, events in enumerate(requests):
@@ -37,7 +45,7 @@ def judged(parts: Any, *requests: list[dict[str, Any]], key: bytes = b"", cut: b
         inbox.put(b"/v1/batch", body, key=key * number, compressed=True)
     count = inbox.count()
     assert inbox.count()["events"] == 0  # each is counted once
-    return parts["_bench"]._is_right(count, SENT, may_repeat=cut), count
+    return parts["_bench"]._is_right(count | {"held": held}, SENT, is_cut=cut), count
 
 
 def test_all_events_once_and_unchanged_are_right(parts: Any, events: list[dict[str, Any]]) -> None:
@@ -74,6 +82,46 @@ def test_it_may_come_twice_where_requests_are_cut(parts: Any, events: list[dict[
     """They are sent again; but none may be missing."""
     assert judged(parts, events, events[:1], cut=True)[0]
     assert not judged(parts, events[1:], events[1:], cut=True)[0]
+
+
+def test_it_may_come_twice_where_requests_wait_long(
+    parts: Any, events: list[dict[str, Any]]
+) -> None:
+    """Clients give them up then; before that none may send again, and none may be missing."""
+    assert judged(parts, events, events[:1], held=16.0)[0]
+    assert not judged(parts, events, events[:1], held=9.0)[0]
+    assert not judged(parts, events[1:], events[1:], held=16.0)[0]
+
+
+async def test_the_sink_says_how_long_it_held_requests(parts: Any) -> None:
+    """Not for how long it would have: a request that came late was held for less."""
+    sink = parts["_sink"]
+    inbox, manner = sink.Inbox(), sink.Manner()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: sink.Connection(inbox, manner), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def told(path: str) -> Any:
+        asking, asked = await asyncio.open_connection("127.0.0.1", port)
+        asked.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        head = await asking.readuntil(b"\r\n\r\n")
+        body = await asking.readexactly(int(head.rpartition(b":")[2]))
+        asked.close()
+        return orjson.loads(body)
+
+    await told("/hold")
+    await asyncio.sleep(0.3)
+    writer.write(b"POST /v1/batch HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+    came = time.monotonic()
+    await asyncio.sleep(0.1)
+    await told("/release")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    held = manner.longest()
+    assert 0.09 < held < time.monotonic() - came
+    assert manner.longest() == 0.0  # each is told once
+    writer.close()
+    server.close()
 
 
 def test_a_changed_event_is_found(parts: Any, events: list[dict[str, Any]]) -> None:

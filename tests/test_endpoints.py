@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import gc
 import gzip
 import json
 import re
+import threading
 import uuid
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,8 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncanalytics import Batching, Destination, Retrying, Sending, encoding, endpoints
+from asyncanalytics import (
+    AsyncClient,
+    Batching,
+    Destination,
+    Retrying,
+    Sending,
+    encoding,
+    endpoints,
+)
 from asyncanalytics._version import __version__
+from asyncanalytics.aside import Worker
 from asyncanalytics.batching import Batch
 from asyncanalytics.errors import ConfigurationError
 from asyncanalytics.receipts import Receipt
@@ -25,7 +37,7 @@ from asyncanalytics.retrying import Delivered
 from asyncanalytics.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from asyncanalytics.endpoints import Endpoint
     from asyncanalytics.retrying import Verdict
@@ -269,26 +281,73 @@ async def test_compression_as_the_user_says(*, gzip: bool, length: int) -> None:
         assert request.content["batch"] == [event_of(calls[0])]
 
 
-class Late(ThreadPoolExecutor):
-    """What the limit of threads makes of one: it takes work, and says that it cannot."""
-
-    def submit(self, *args: Any, **kwargs: Any) -> Any:
-        """Do it, and then raise."""
-        super().submit(*args, **kwargs).result()
-        raise RuntimeError("can't start new thread")
-
-
-async def test_a_batch_stays_whole_at_the_limit_of_threads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Without isal a thread compresses; one that does it unasked takes nothing away."""
+@pytest.fixture
+def no_isal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compress as where the extra is missing."""
     monkeypatch.setattr("asyncanalytics.destinations.http.COMPRESSES_QUICKLY", False)
+
+
+@pytest.mark.usefixtures("no_isal", "no_new_thread")
+async def test_a_batch_stays_whole_at_the_limit_of_threads() -> None:
+    """Without isal a thread compresses, or the loop's where none starts."""
     calls = [call(number=number) for number in range(300)]
-    with Late() as late:
-        asyncio.get_running_loop().set_default_executor(late)
-        request = await request_of(endpoints.segment(), *calls, gzip=True)
+    request = await request_of(endpoints.segment(), *calls, gzip=True)
     assert request.headers["content-encoding"] == "gzip"
     assert request.content["batch"] == [event_of(each) for each in calls]
+
+
+@pytest.mark.usefixtures("no_isal")
+async def test_compression_takes_no_thread_of_the_users() -> None:
+    """All of the loop's pool may be busy, or waiting for room in the queue."""
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.get_running_loop().set_default_executor(pool)
+        pool.submit(over.wait, 60)
+        async with asyncio.timeout(30):
+            request = await request_of(endpoints.segment(), call(text="x" * 2_000), gzip=True)
+        over.set()
+    assert request.headers["content-encoding"] == "gzip"
+
+
+@pytest.mark.usefixtures("no_isal")
+async def test_one_thread_compresses_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the loop's, and it is gone when the client is closed."""
+    threads = []
+
+    def compress(pieces: Iterable[bytes]) -> bytes:
+        threads.append(threading.current_thread())
+        return encoding.compress(pieces)
+
+    monkeypatch.setattr("asyncanalytics.destinations.http.compress", compress)
+    async with serving() as server:
+        sending = Sending(gzip=True)
+        async with AsyncClient(KEY, endpoint=server.url, sending=sending) as client:
+            for _ in range(3):
+                await client.track("Added File", user_id="u1", properties={"text": "x" * 2_000})
+                await client.flush()
+    assert client.stats().delivered == 3
+    assert client.stats().is_balanced
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+    assert threads[0] is not threading.current_thread()
+    threads[0].join(10)
+    assert not threads[0].is_alive()
+
+
+async def test_a_thread_that_compresses_lets_go_of_what_it_has_done() -> None:
+    """A batch is large, and the next one may be long in coming."""
+
+    class Pieces(list[bytes]):
+        """They can be watched."""
+
+    pieces = Pieces([b"x" * 2_000])
+    watch = weakref.ref(pieces)
+    worker = Worker()
+    assert gzip.decompress(await worker.run(encoding.compress, pieces)) == pieces[0]
+    del pieces
+    assert await worker.run(int) == 0  # by then it has done with the first
+    gc.collect()
+    assert watch() is None
 
 
 # -------------------------------------------------------------------------------- the single form

@@ -540,13 +540,91 @@ def test_a_lookup_that_hangs_has_one_thread(live: Live) -> None:
     assert said == [1]
 
 
-def test_a_signal_at_the_end_loses_nothing_in_silence(live: Live) -> None:
-    """Also where another thread lives on: each client is closed, and says what it dropped."""
+def test_a_lookup_that_fails_late(live: Live) -> None:
+    """Nobody waits for it any more, and asyncio does not log that nobody does."""
+    said = run(
+        """
+        import gc, json, logging, socket, time
+        from asyncanalytics import Client, Retrying, Sending
+
+        class Said(logging.Handler):
+            def emit(self, record):
+                said.append(record.name)
+
+        def fail(*_, **__):
+            time.sleep(0.2)
+            ended.append(1)
+            raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+        said, ended = [], []
+        logging.getLogger("asyncio").addHandler(Said())
+        socket.getaddrinfo = fail
+        client = Client(
+            endpoint="https://far.test",
+            sending=Sending(connect_timeout=0.02, timeout=0.05),
+            retrying=Retrying(base=0.3, cap=0.3),
+        )
+        client.track("Added File", user_id="u1")
+        while len(ended) < 2:
+            time.sleep(0.01)
+        assert client.close(0).is_balanced
+        gc.collect()
+        print(json.dumps(said))
+        """,
+        live,
+    )
+    assert said == [[]]
+
+
+def test_a_lookup_that_never_ends(live: Live) -> None:
+    """After a while another is made beside it, which may do better."""
+    port = live.url.rpartition(":")[2]
+    said = run(
+        f"""
+        import socket, time
+        from asyncanalytics import Client, Retrying, Sending, process
+
+        asked = []
+        look_up = socket.getaddrinfo
+
+        def hang_once(host, *given, **hints):
+            asked.append(host)
+            if len(asked) == 1:
+                time.sleep(60)
+            return look_up("127.0.0.1", *given, **hints)
+
+        process._LONG_LOOKUP = 0.3
+        socket.getaddrinfo = hang_once
+        client = Client(
+            endpoint="http://localhost:{port}",
+            sending=Sending(connect_timeout=0.05),
+            retrying=Retrying(base=0.01, cap=0.01),
+        )
+        client.track("Added File", user_id="u1")
+        client.flush(20)
+        print(len(asked))
+        assert client.close(0).is_balanced
+        """,
+        live,
+    )
+    assert said == [2]
+    assert len(live.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("clients", "flush", "lives"),
+    [(3, 2, 1), (3, 0.05, 2), (1, 2, 0)],
+    ids=["in the last flush", "while another thread lives", "in the last close"],
+)
+def test_a_signal_at_the_end_loses_nothing_in_silence(
+    live: Live, clients: int, flush: float, lives: float
+) -> None:
+    """Wherever it comes: each client is closed, and says what it dropped."""
     live.collector.misbehave(503)
     script = textwrap.dedent(
-        """
+        f"""
         import json, logging, signal, threading, time
-        from asyncanalytics import Client
+        from asyncanalytics import Client, process
 
         class Said(logging.Handler):
             def emit(self, record):
@@ -557,17 +635,18 @@ def test_a_signal_at_the_end_loses_nothing_in_silence(live: Live) -> None:
             raise KeyboardInterrupt
 
         logging.getLogger("asyncanalytics").addHandler(Said())
-        clients = [Client(shutdown_timeout=0.5) for _ in range(3)]
+        process._LAST_FLUSH = {flush}
+        clients = [Client(shutdown_timeout=1) for _ in range({clients})]
         for client in clients:
             client.track("Added File", user_id="u1")
-        threading.Thread(target=time.sleep, args=(1,)).start()
+        threading.Thread(target=time.sleep, args=({lives},)).start()
         signal.signal(signal.SIGALRM, interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
         """
     )
     with live.program("-c", script) as process:
         said, errors = process.communicate(timeout=30)
-    assert said.splitlines() == ['"ERROR"'] * 3
+    assert said.splitlines() == ['"ERROR"'] * clients
     assert "KeyboardInterrupt" in errors  # Python reports it
 
 
@@ -926,7 +1005,10 @@ def test_a_handler_amid_the_work_of_a_pool(
         f"""
         import json, signal
         from concurrent.futures import ThreadPoolExecutor
-        from asyncanalytics import Client
+        from asyncanalytics import Client, Sending
+        from asyncanalytics.destinations import http
+
+        http.COMPRESSES_QUICKLY = False
 
         class Name:
             def __str__(self):  # asked for while the pool starts a thread
@@ -934,12 +1016,16 @@ def test_a_handler_amid_the_work_of_a_pool(
                 return "pool"
 
         def handle(*_):
-            client.track("From Handler", user_id="u1")
+            client.track("From Handler", user_id="u1", properties={{"text": "x" * 2_000}})
             stats = client.close()
             assert stats.is_balanced
             print(json.dumps(stats.delivered), flush=True)
 
-        client = Client(endpoint={live.url.replace("127.0.0.1", "localhost")!r}, spool={spool!r})
+        client = Client(
+            endpoint={live.url.replace("127.0.0.1", "localhost")!r},
+            sending=Sending(gzip=True),
+            spool={spool!r},
+        )
         {begin}
         signal.signal(signal.SIGINT, handle)
         with ThreadPoolExecutor(thread_name_prefix=Name()) as pool:

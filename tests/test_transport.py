@@ -405,7 +405,7 @@ async def test_a_server_that_does_not_read_keeps_no_connection(
         for _ in range(2):
             try:
                 assert (await transport.post(url, {}, b"x" * (8 << 20))).status == 413
-            except NoAnswer as error:  # httpx writes all before it reads
+            except NoAnswer as error:
                 unanswered.append(str(error))
         await transport.aclose()
         for _ in range(5):
@@ -414,7 +414,8 @@ async def test_a_server_that_does_not_read_keeps_no_connection(
         ends = [each.get_extra_info("peername")[1] for each in transports if has_socket(each)]
         over.set()
     assert int(url.rpartition(":")[2]) not in ends
-    assert said or sum("within" in each for each in unanswered) == 2
+    # httpx writes all before it reads; the second connection is never taken.
+    assert len(unanswered) == (1 if said and library == "aiohttp" else 2)
 
 
 def has_socket(transport: asyncio.BaseTransport) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import TYPE_CHECKING, Unpack
 
 from asyncanalytics import endpoints
+from asyncanalytics.aside import Worker
 from asyncanalytics.batching import Batch, Limits
 from asyncanalytics.destinations.base import PostingDestination, Rules
 from asyncanalytics.encoding import COMPRESSES_QUICKLY, Envelope, compress
@@ -73,6 +73,7 @@ class Destination(PostingDestination):
         """Use the client's pool, and buy tokens with it."""
         await super().open(transport, sending, retrying)
         self._gzip = self.endpoint.gzip if sending.gzip is None else sending.gzip
+        self._compressing = Worker()
         if self._oauth is not None:
             self._tokens = Tokens(
                 self._oauth,
@@ -80,6 +81,10 @@ class Destination(PostingDestination):
                 self.endpoint.base,
                 max_retry_after=retrying.max_retry_after,
             )
+
+    async def aclose(self) -> None:
+        """Let go of the thread that compresses."""
+        self._compressing = Worker()
 
     async def _deliver(self, batch: Batch) -> Verdict:
         if self._tokens is None:
@@ -112,13 +117,18 @@ class Destination(PostingDestination):
         url = self.endpoint.url_for(batch.receipts[0].call)
         if url is not None:
             content = envelope.pack_one(bodies[0])
-            return url, headers, await _compress([content]) if is_packed else content
+            return url, headers, await self._compressed([content]) if is_packed else content
         ids = f"{batch.receipts[0].message_id} {batch.receipts[-1].message_id} {len(bodies)}"
         if is_packed:
-            content = await _compress(envelope.pieces(bodies, ids))
+            content = await self._compressed(envelope.pieces(bodies, ids))
         else:
             content = envelope.pack(bodies, ids)
         return self.endpoint.batch_url, headers, content
+
+    async def _compressed(self, pieces: Iterable[bytes]) -> bytes:
+        if COMPRESSES_QUICKLY:
+            return compress(pieces)
+        return await self._compressing.run(compress, pieces)
 
     def _headers(self, batch: Batch, authorization: Secret) -> dict[str, str]:
         headers = {"content-type": "application/json"}
@@ -195,13 +205,3 @@ def _envelope(key: Secret, endpoint: Endpoint, *, signs: bool) -> Envelope:
     if not signs and not in_body and endpoint.key_in_event is None:
         in_body = {"writeKey": key.text()}  # a token does not name the source
     return Envelope(in_body=in_body, in_event=in_event, message_id=endpoint.envelope_id)
-
-
-async def _compress(pieces: Iterable[bytes]) -> bytes:
-    if COMPRESSES_QUICKLY:
-        return compress(pieces)
-    pieces = [*pieces]  # that are there for both of these
-    try:
-        return await asyncio.to_thread(compress, pieces)
-    except RuntimeError:  # no thread takes it, or one does, but later
-        return compress(pieces)

@@ -157,7 +157,7 @@ async function memory(peer, { url, events, ...options }) {
   const waiting = resident();
   await fetch(`${url}/release`);
   await peer.flush(client);
-  return { idle, waiting, events, sent: 1 + events, is_held: true };
+  return { idle, waiting, events, sent: 1 + events };
 }
 
 const QUESTIONS = { throughput, latency, call_time: callTime, memory };

@@ -96,8 +96,7 @@ async def memory(url: str, events: int) -> _subject.Answer:
         pending = client.stats().pending
         await asyncio.to_thread(_subject.tell, url, "release")
         await client.flush()
-    found = {"idle": idle, "waiting": waiting, "events": pending, "is_held": True}
-    return found | {"sent": 1 + events}
+    return {"idle": idle, "waiting": waiting, "events": pending, "sent": 1 + events}
 
 
 async def growth(url: str, events: int) -> _subject.Answer:

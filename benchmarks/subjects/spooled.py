@@ -57,8 +57,7 @@ async def durable(
     if is_down:
         await asyncio.to_thread(_subject.tell, url, "release")
     await client.flush()
-    told = {"events": _EVENTS * scale, "sent": warm + _EVENTS * scale, "is_held": is_down}
-    return found | told
+    return found | {"events": _EVENTS * scale, "sent": warm + _EVENTS * scale}
 
 
 async def wait(client: AsyncClient, url: str, *, scale: int, rate: int) -> _subject.Answer:
@@ -116,7 +115,7 @@ async def outage(client: AsyncClient, url: str, *, scale: int, events: int) -> _
     pending = client.stats().pending
     await asyncio.to_thread(_subject.tell, url, "release")
     await client.flush()
-    return {"added": added, "events": pending, "sent": warm + events, "is_held": True}
+    return {"added": added, "events": pending, "sent": warm + events}
 
 
 _MEASURES = {"durable": durable, "wait": wait, "lag": lag, "outage": outage}
