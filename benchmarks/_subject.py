@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WARM_UP = 1_000  # calls before the timed ones
 BURST = 200  # calls in a row while single calls are timed
 PAUSE = 0.005  # seconds between bursts
+_PLENTY = 16 << 20  # bytes: many times what a request takes
 
 Answer = dict[str, Any]
 
@@ -89,6 +90,15 @@ def resident() -> int:
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return peak()
+
+
+def keep_memory() -> None:
+    """Have the C library keep what is freed, for the next request.
+
+    glibc gives it back to the system or not, as the heap happens to lie, and to get it again may be
+    half of what the bare limit takes. Once it has freed a large block, it keeps what is smaller.
+    """
+    bytes(_PLENTY)
 
 
 def forget_peak() -> None:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import _load
 import _processes
+import _subject
 from _bare import Wire, encode, send
 
 from asyncanalytics import AsyncClient
@@ -46,7 +47,6 @@ _CHUNKS = 6  # samples in a row: the first meets cold caches
 _BURSTS = 60
 _EVENTS = 680  # from end to end in a sample: one full request
 _ENDS = 300
-_PLENTY = 16 << 20  # bytes: many times what a request takes
 
 Calls = list[tuple[str, dict[str, Any]]]
 Ratios = dict[str, float]
@@ -118,15 +118,6 @@ async def _time_ends(samples: _Samples, client: AsyncClient, wire: Wire) -> None
         start = time.process_time()
         send(wire, calls)
         samples.add("end_to_end", ours / (time.process_time() - start))
-
-
-def _keep_memory() -> None:
-    """Have the C library keep what is freed, for the next request.
-
-    glibc gives it back to the system or not, as the heap happens to lie, and to get it again may be
-    half of what the bare limit takes. Once it has freed a large block, it keeps what is smaller.
-    """
-    bytes(_PLENTY)
 
 
 async def _measure(sink: _processes.Sink) -> Ratios:
@@ -202,7 +193,7 @@ def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="guard.py")
     parser.add_argument("--keep", action="store_true", help="write the ratios to compare with")
-    _keep_memory()
+    _subject.keep_memory()
     python = f"{platform.python_implementation()} {'.'.join(platform.python_version_tuple()[:2])}"
     return keep(python) if parser.parse_args().keep else check(python)
 

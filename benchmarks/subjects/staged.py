@@ -71,6 +71,7 @@ class _Clock:
 
 async def stages(url: str, events: int, size: _load.Size) -> _subject.Answer:
     """Time each stage by itself, and then all of them as they are in the client."""
+    _subject.keep_memory()
     event, calls, width = _load.EVENTS[size], _load.calls(events, size), _BLOCKS[size]
     blocks = [calls[start : start + width] for start in range(0, events, width)]
     clock = _Clock(width)
