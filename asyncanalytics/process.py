@@ -18,7 +18,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from asyncanalytics import forks
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _LAST_FLUSH = 2.0  # seconds
 _MOMENT = 0.05  # seconds
-_LONG_LOOKUP = 30.0  # seconds, after which one may as well hang for ever
+_LONG_LOOKUP = 30.0  # seconds, after which a first one may as well hang for ever
 
 
 class Living(Protocol):
@@ -126,13 +126,8 @@ def _at_exit() -> None:
     """
     if _others():
         for client in list(running):
-            try:
+            with suppress(FlushTimeout, LifecycleError):
                 client.flush(_LAST_FLUSH)
-            except (FlushTimeout, LifecycleError):
-                pass
-            except BaseException:  # a signal's: Python leaves here, and starts no thread any more
-                _end()
-                raise
         last = threading.Thread(target=_end_with_the_last, name="asyncanalytics end")
         with suppress(RuntimeError):  # Python 3.12.0 and 3.12.1 start no thread any more
             last.start()
@@ -165,19 +160,34 @@ getattr(threading, "_register_atexit", atexit.register)(_at_exit)
 # ------------------------------------------------------------------------------------------ forks
 
 
+class _Lookup(NamedTuple):
+    """One that is under way; if it takes longer than `patience`, another may do better."""
+
+    found: Future[Any]
+    start: float
+    patience: float  # twice that of the one before it: each that hangs keeps a thread
+
+
 def new_loop() -> asyncio.AbstractEventLoop:
     """Make a loop, of the kind that is usual here, whose lookups of names a fork waits for."""
     loop = asyncio.new_event_loop()
-    latest: dict[object, tuple[Future[Any], float]] = {}
+    under_way: dict[object, _Lookup] = {}
+
+    def forget(what: object, found: Future[Any]) -> None:
+        last = under_way.get(what)
+        if last is not None and last.found is found:  # and no later one
+            del under_way[what]
 
     async def getaddrinfo(host: Any, port: Any, **hints: int) -> Any:
         what = (host, port, *sorted(hints.items()))
         now = time.monotonic()
-        found, until = latest.get(what, (None, now))
-        if found is None or found.done() or now >= until:  # else who tries again waits for it too
+        last = under_way.get(what)
+        if last is None or now >= last.start + last.patience:  # else who tries again waits for it
             found = begin(forks.lookups.run, partial(socket.getaddrinfo, host, port, **hints))
-            latest[what] = found, now + _LONG_LOOKUP
-        return await asyncio.wrap_future(found)
+            last = _Lookup(found, now, _LONG_LOOKUP if last is None else 2 * last.patience)
+            under_way[what] = last
+            found.add_done_callback(partial(forget, what))
+        return await asyncio.wrap_future(last.found)
 
     async def getnameinfo(address: Any, flags: int = 0) -> Any:
         return await beside(forks.lookups.run, socket.getnameinfo, address, flags)

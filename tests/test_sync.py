@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import itertools
 import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -609,6 +611,99 @@ def test_a_lookup_that_never_ends(live: Live) -> None:
     )
     assert said == [2]
     assert len(live.events) == 1
+
+
+def test_lookups_that_never_end(live: Live) -> None:
+    """Each of them keeps a thread, so that the next is given twice the time."""
+    took, asked = run(
+        """
+        import json, socket, time
+        from asyncanalytics import Client, Retrying, Sending, process
+
+        asked = []
+
+        def hang(host, *_, **__):
+            asked.append(host)
+            time.sleep(60)
+
+        process._LONG_LOOKUP = 0.1
+        socket.getaddrinfo = hang
+        client = Client(
+            endpoint="https://far.test",
+            sending=Sending(connect_timeout=0.02, timeout=0.05),
+            retrying=Retrying(base=0.01, cap=0.01, max_attempts=1_000),
+        )
+        start = time.monotonic()
+        client.track("Added File", user_id="u1")
+        while len(asked) < 4 or time.monotonic() - start < 1.2:
+            time.sleep(0.01)
+        count = len(asked)
+        print(json.dumps([time.monotonic() - start, count]))
+        assert client.close(0).is_balanced
+        """,
+        live,
+    )[0]
+    assert 0.1 * (2 ** (asked - 1) - 1) <= took
+
+
+def test_a_lookup_that_ends_after_a_later_one_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes then waits for the later one, and makes none of its own."""
+    ends = [threading.Event(), threading.Event()]
+    asked = itertools.count()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        ends[next(asked)].wait(30)
+        return []
+
+    async def look_up() -> None:
+        monkeypatch.setattr(socket, "getaddrinfo", hang)
+        monkeypatch.setattr("asyncanalytics.process._LONG_LOOKUP", 1.0)
+        loop = asyncio.get_running_loop()
+        first = asyncio.create_task(loop.getaddrinfo("far.test", 443))
+        await asyncio.sleep(1.1)
+        later = [asyncio.create_task(loop.getaddrinfo("far.test", 443))]
+        await asyncio.sleep(0)
+        ends[0].set()
+        await first
+        later.append(asyncio.create_task(loop.getaddrinfo("far.test", 443)))
+        await asyncio.sleep(0)
+        ends[1].set()
+        assert await asyncio.gather(*later) == [[], []]
+
+    loop = process.new_loop()
+    loop.run_until_complete(look_up())
+    loop.close()
+    assert next(asked) == 2
+
+
+@pytest.mark.parametrize("library", ["httpx", "aiohttp"])
+def test_a_lookup_that_failed_keeps_nothing(live: Live, library: str) -> None:
+    """Its error has frames that can hold the request, and the key in that."""
+    pytest.importorskip(library)
+    said = run(
+        f"""
+        import gc, socket
+        from asyncanalytics import Client, Retrying, Sending
+
+        def fail(*_, **__):
+            raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+        socket.getaddrinfo = fail
+        client = Client(
+            endpoint="https://far.test",
+            sending=Sending(http_library="{library}"),
+            retrying=Retrying(base=0.01, cap=0.01, max_attempts=3),
+        )
+        receipt = client.track("Added File", user_id="u1")
+        assert client.settled(receipt).kind == "dropped"
+        gc.collect()
+        errors = [each for each in gc.get_objects() if isinstance(each, socket.gaierror)]
+        print(len(errors))
+        assert client.close(0).is_balanced
+        """,
+        live,
+    )
+    assert said == [0]
 
 
 @pytest.mark.parametrize(
