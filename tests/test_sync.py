@@ -1206,17 +1206,21 @@ def test_a_spool_that_comes_while_a_fork_waits(live: Live, tmp_path: Path) -> No
         + f"""
 from asyncanalytics.spool import Spool
 
-opened = []
+opened, over = [], []
 
 def open_soon():
-    time.sleep(0.1)  # by then the fork waits
+    while not over and forks.disk.gate.acquire(blocking=False):
+        forks.disk.gate.release()
+        time.sleep(0.01)
+    time.sleep(0.2)  # by then the fork, which has begun, waits for the disk alone
     opened.append(Spool({str(tmp_path / "spool")!r}))
 
-begin(forks.disk.run, write, 0.5)
+begin(forks.disk.run, write, 1.0)
 while not within:
     time.sleep(0.01)
 opening = begin(open_soon)
 in_a_child(lambda: say([len(within), len(opened)]))
+over.append(True)
 opening.join()
 opened[0].close()
 """
