@@ -512,34 +512,38 @@ def test_a_name_is_still_looked_up_at_the_end(live: Live) -> None:
     assert len(live.events) == 1
 
 
+HANGING = """
+import json, socket, time
+from asyncanalytics import Client, Retrying, Sending, process
+
+asked = []
+
+def hang(host, *_, **__):
+    asked.append(host)
+    time.sleep(60)
+
+socket.getaddrinfo = hang
+client = Client(
+    endpoint="https://far.test",
+    sending=Sending(connect_timeout=0.02, timeout=0.05),
+    retrying=Retrying(base=0.01, cap=0.01, max_attempts=1_000),
+)
+"""
+
+
 def test_a_lookup_that_hangs_has_one_thread(live: Live) -> None:
     """However often its request is tried again: those that wait for the same name share it."""
-    said = run(
-        """
-        import socket, time
-        from asyncanalytics import Client, Retrying, Sending
-
-        asked = []
-
-        def hang(host, *_, **__):
-            asked.append(host)
-            time.sleep(30)
-
-        socket.getaddrinfo = hang
-        client = Client(
-            endpoint="https://far.test",
-            sending=Sending(connect_timeout=0.02, timeout=0.05),
-            retrying=Retrying(base=0.01, cap=0.01),
-        )
-        client.track("Added File", user_id="u1")
-        while next(iter(client.stats().destinations.values())).requests < 4:
-            time.sleep(0.01)
-        print(len(asked))
-        assert client.close(0).is_balanced
-        """,
-        live,
+    script = (
+        HANGING
+        + """
+client.track("Added File", user_id="u1")
+while next(iter(client.stats().destinations.values())).requests < 4:
+    time.sleep(0.01)
+print(len(asked))
+assert client.close(0).is_balanced
+"""
     )
-    assert said == [1]
+    assert run(script, live) == [1]
 
 
 def test_a_lookup_that_fails_late(live: Live) -> None:
@@ -615,34 +619,20 @@ def test_a_lookup_that_never_ends(live: Live) -> None:
 
 def test_lookups_that_never_end(live: Live) -> None:
     """Each of them keeps a thread, so that the next is given twice the time."""
-    took, asked = run(
-        """
-        import json, socket, time
-        from asyncanalytics import Client, Retrying, Sending, process
-
-        asked = []
-
-        def hang(host, *_, **__):
-            asked.append(host)
-            time.sleep(60)
-
-        process._LONG_LOOKUP = 0.1
-        socket.getaddrinfo = hang
-        client = Client(
-            endpoint="https://far.test",
-            sending=Sending(connect_timeout=0.02, timeout=0.05),
-            retrying=Retrying(base=0.01, cap=0.01, max_attempts=1_000),
-        )
-        start = time.monotonic()
-        client.track("Added File", user_id="u1")
-        while len(asked) < 4 or time.monotonic() - start < 1.2:
-            time.sleep(0.01)
-        count = len(asked)
-        print(json.dumps([time.monotonic() - start, count]))
-        assert client.close(0).is_balanced
-        """,
-        live,
-    )[0]
+    script = (
+        HANGING
+        + """
+process._LONG_LOOKUP = 0.1
+start = time.monotonic()
+client.track("Added File", user_id="u1")
+while len(asked) < 4 or time.monotonic() - start < 1.2:
+    time.sleep(0.01)
+count = len(asked)
+print(json.dumps([time.monotonic() - start, count]))
+assert client.close(0).is_balanced
+"""
+    )
+    [[took, asked]] = run(script, live)
     assert 0.1 * (2 ** (asked - 1) - 1) <= took
 
 
@@ -718,7 +708,12 @@ def test_a_signal_at_the_end_loses_nothing_in_silence(
     live.collector.misbehave(503)
     script = textwrap.dedent(
         f"""
-        import json, logging, signal, threading, time
+        import atexit, json, logging, signal, threading, time
+
+        def is_balanced():  # asked last: handlers run in the opposite order
+            print(json.dumps([client.stats().is_balanced for client in clients]), flush=True)
+
+        atexit.register(is_balanced)
         from asyncanalytics import Client, process
 
         class Said(logging.Handler):
@@ -741,7 +736,9 @@ def test_a_signal_at_the_end_loses_nothing_in_silence(
     )
     with live.program("-c", script) as process:
         said, errors = process.communicate(timeout=30)
-    assert said.splitlines() == ['"ERROR"'] * clients
+    *lines, balances = map(json.loads, said.splitlines())
+    assert lines == ["ERROR"] * clients
+    assert balances == [True] * clients
     assert "KeyboardInterrupt" in errors  # Python reports it
 
 
