@@ -256,39 +256,6 @@ def test_a_program_that_sets_the_turns_meanwhile_keeps_its_own() -> None:
     run(SLOWLY + textwrap.dedent(script))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own")
-@pytest.mark.parametrize(
-    ("begin", "nicer"),
-    [
-        ("asyncio.run(live())", 5),
-        ("AsyncClient('key', disabled=True)", 0),
-        ("threading.Thread.start = end; asyncio.run(live())", 0),
-    ],
-    ids=["beside a loop", "outside of one", "no thread to be had"],
-)
-def test_a_loop_comes_first_meanwhile(begin: str, nicer: int) -> None:
-    """Work beside a loop gives way to it; nothing else does, and no other thread ever."""
-    script = f"""
-        def niceness():
-            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-        def watch(event, arguments):
-            if event == "import" and arguments[0] in WATCHED:
-                found[arguments[0]] = niceness()
-
-        def end(thread):
-            raise RuntimeError("can't start new thread")
-
-        WATCHED = {{"anyio._backends._asyncio", "httpcore._backends.anyio"}}
-        usual, found = niceness(), {{}}
-        sys.addaudithook(watch)
-        {begin}
-        assert found == dict.fromkeys(WATCHED, min(usual + {nicer}, 19)), (usual, found)
-        assert niceness() == usual
-    """
-    run(SLOWLY + textwrap.dedent(script))
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_child_that_is_forked_meanwhile_can_start_a_client() -> None:
     """A fork waits for the import's end: a child would find it locked for ever."""

@@ -7,7 +7,6 @@ client's start: what that needs must not be held by the main thread.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from concurrent.futures import Future
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 _TURN = 0.001  # seconds; Python's own is five times as long
 _PATIENCE = 5.0  # seconds
-_NICER = 5  # steps of 40; fewer help a loop less, and with more a busy core holds it up for longer
 
 _is_loaded = False
 
@@ -47,7 +45,7 @@ def load() -> None:
 async def loaded() -> None:
     """Have that done, and let the loop run meanwhile."""
     if not _is_loaded:
-        await asyncio.wrap_future(_in_thread(_load, beside_loop=True))
+        await asyncio.wrap_future(_in_thread(_load))
 
 
 def is_there(package: str) -> bool:
@@ -73,7 +71,7 @@ async def off_loop(function: Callable[[], Made]) -> Made:
         with forks.loads.alone, _short_turns():
             return function()
 
-    return await asyncio.wrap_future(_in_thread(run, beside_loop=True))
+    return await asyncio.wrap_future(_in_thread(run))
 
 
 def _load() -> None:
@@ -85,14 +83,9 @@ def _load() -> None:
         _is_loaded = True
 
 
-def _in_thread(function: Callable[[], Made], *, beside_loop: bool = False) -> Future[Made]:
+def _in_thread(function: Callable[[], Made]) -> Future[Made]:
     """Run it in a thread of its own, or here, where the program is ending and no thread starts."""
     made: Future[Made] = Future()
-
-    def begin() -> None:
-        if beside_loop:
-            _give_way()
-        run()
 
     def run() -> None:
         if made.set_running_or_notify_cancel():
@@ -102,22 +95,10 @@ def _in_thread(function: Callable[[], Made], *, beside_loop: bool = False) -> Fu
                 made.set_exception(error)
 
     try:
-        threading.Thread(target=begin, name="asyncanalytics import").start()
+        threading.Thread(target=run, name="asyncanalytics import").start()
     except RuntimeError:
         run()
     return made
-
-
-def _give_way() -> None:
-    """Let a loop's thread on the same core run first, where a thread has a priority of its own.
-
-    Linux may otherwise let this one finish its slice, 3 to 4 ms, before a loop that is due.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError):
-            thread = threading.get_native_id()
-            usual = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, usual + _NICER)
 
 
 @contextmanager
