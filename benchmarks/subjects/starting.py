@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     Step = Callable[[], Any]
 
 _REST = 0.005  # seconds after a step, in which a tick that it held up is seen
+_COUNTS = 0.06  # seconds; a start of ours takes about as long
+_TURN = 0.001  # seconds, as in a start of ours
 
 # What is imported of a client, after what its application most likely has as well.
 _IMPORTS: dict[str, tuple[Sequence[str], str]] = {
     "ours": (("httpx", "pydantic"), "asyncanalytics"),
+    "ours_before": (("httpx", "pydantic"), "asyncanalytics"),
     "segment_python": ((), "segment.analytics"),
     "rudder_python": ((), "rudderstack.analytics.client"),
     "posthog_python": ((), "posthog"),
@@ -38,6 +41,7 @@ _IMPORTS: dict[str, tuple[Sequence[str], str]] = {
     "amplitude_python": ((), "amplitude"),
     "mixpanel_python": ((), "mixpanel"),
     "control": ((), "_bare"),
+    "control_thread": ((), "_bare"),
 }
 
 
@@ -45,13 +49,14 @@ class _Ours:
     """Asyncanalytics, as a peer is driven."""
 
     packages = ("asyncanalytics", "httpx", "pydantic")
+    sends = 1
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         self._library = import_module("asyncanalytics")
-
-    def steps(self, url: str) -> dict[str, Step]:
-        """Return the steps, in order."""
         self._url = url
+
+    def steps(self) -> dict[str, Step]:
+        """Return the steps, in order."""
         return {"make": self._make, "start": self._start, "first event": self._first}
 
     def _make(self) -> None:
@@ -69,17 +74,31 @@ class _Ours:
         await self._client.aclose()
 
 
+class _OursBefore(_Ours):
+    """The same, made before the loop runs: that imports what a start would."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._make()
+
+    def steps(self) -> dict[str, Step]:
+        """Return those on the loop."""
+        return {"start": self._start, "first event": self._first}
+
+
 class _Peers:
     """A peer; it starts itself when it is made."""
 
-    def __init__(self, program: str) -> None:
+    sends = 1
+
+    def __init__(self, program: str, url: str) -> None:
         sys.path.insert(0, str(Path(__file__).parent))
         self._peer: Peer = import_module(program).PEER
         self.packages = self._peer.packages
-
-    def steps(self, url: str) -> dict[str, Step]:
-        """Return the steps, in order."""
         self._url = url
+
+    def steps(self) -> dict[str, Step]:
+        """Return the steps, in order."""
         return {"make": self._make, "first event": self._first}
 
     def _make(self) -> None:
@@ -99,13 +118,14 @@ class _Control:
     """The bare limit: a socket, and one event on it."""
 
     packages = ("orjson",)
+    sends = 1
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         self._bare = import_module("_bare")
-
-    def steps(self, url: str) -> dict[str, Step]:
-        """Return the steps, in order."""
         self._url = url
+
+    def steps(self) -> dict[str, Step]:
+        """Return the steps, in order."""
         return {"make": self._make, "first event": self._first}
 
     def _make(self) -> None:
@@ -118,9 +138,36 @@ class _Control:
         """Leave it to the process's end."""
 
 
-def _open(client: str) -> _Ours | _Peers | _Control:
-    kinds: dict[str, type[_Ours | _Control]] = {"ours": _Ours, "control": _Control}
-    return kinds[client]() if client in kinds else _Peers(client)
+class _ControlThread(_Control):
+    """For a start a thread of plain Python, which imports, reads and sends nothing."""
+
+    sends = 0
+
+    def steps(self) -> dict[str, Step]:
+        """Return the one step."""
+        return {"start": self._start}
+
+    async def _start(self) -> None:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(_TURN)
+        await asyncio.to_thread(_count)
+        sys.setswitchinterval(usual)
+
+
+def _count() -> None:
+    end = time.perf_counter() + _COUNTS
+    while time.perf_counter() < end:
+        pass
+
+
+def _open(client: str, url: str) -> _Ours | _Peers | _Control:
+    kinds: dict[str, type[_Ours | _Control]] = {
+        "ours": _Ours,
+        "ours_before": _OursBefore,
+        "control": _Control,
+        "control_thread": _ControlThread,
+    }
+    return kinds[client](url) if client in kinds else _Peers(client, url)
 
 
 async def _run(step: Step) -> tuple[float, float]:
@@ -139,10 +186,10 @@ async def _run(step: Step) -> tuple[float, float]:
     return took, max(lags[before:])
 
 
-async def _steps(found: _Ours | _Peers | _Control, url: str) -> _subject.Answer:
+async def _steps(found: _Ours | _Peers | _Control) -> _subject.Answer:
     answer: _subject.Answer = {}
     blocks: dict[str, float] = {}
-    for name, step in found.steps(url).items():
+    for name, step in found.steps().items():
         answer[name], blocks[name] = await _run(step)
     await found.close()
     worst = max(blocks, key=lambda name: blocks[name])
@@ -168,9 +215,9 @@ def _imported(shared: Sequence[str], own: str) -> tuple[float, float]:
 def start(url: str, client: str) -> _subject.Answer:
     """Time the imports, and each step to the first event."""
     shared, own = _imported(*_IMPORTS[client])
-    found = _open(client)
+    found = _open(client, url)
     _packages.extend(found.packages)
-    return {"shared": shared, "own": own, "sent": 1} | asyncio.run(_steps(found, url))
+    return {"shared": shared, "own": own, "sent": found.sends} | asyncio.run(_steps(found))
 
 
 _packages: list[str] = []
