@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _LAST_FLUSH = 2.0  # seconds
 _MOMENT = 0.05  # seconds
 _LONG_LOOKUP = 30.0  # seconds, after which a first one may as well hang for ever
+_LONGEST_LOOKUP = 600.0  # seconds, after which each further one beside those may
 
 
 class Living(Protocol):
@@ -124,15 +125,23 @@ def _at_exit() -> None:
     Threads that outlive the main one cannot be waited for here: they may wait for its end. But
     after this no pool of threads takes anything, as a destination of the user's may need one.
     """
-    if _others():
-        for client in list(running):
-            with suppress(FlushTimeout, LifecycleError):
-                client.flush(_LAST_FLUSH)
-        last = threading.Thread(target=_end_with_the_last, name="asyncanalytics end")
-        with suppress(RuntimeError):  # Python 3.12.0 and 3.12.1 start no thread any more
-            last.start()
-            return
-    _end()
+    try:
+        if not (_others() and _leave_to_last()):
+            _end()
+    except BaseException:  # a signal's: a child of multiprocessing has no exit handler after this
+        _end()
+        raise
+
+
+def _leave_to_last() -> bool:
+    for client in list(running):
+        with suppress(FlushTimeout, LifecycleError):
+            client.flush(_LAST_FLUSH)
+    try:
+        threading.Thread(target=_end_with_the_last, name="asyncanalytics end").start()
+    except RuntimeError:  # Python 3.12.0 and 3.12.1 start no thread any more
+        return False
+    return True
 
 
 def _end_with_the_last() -> None:
@@ -165,7 +174,7 @@ class _Lookup(NamedTuple):
 
     found: Future[Any]
     start: float
-    patience: float  # twice that of the one before it: each that hangs keeps a thread
+    patience: float  # more than that of the one before it: each that hangs keeps a thread
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -176,7 +185,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
     def forget(what: object, found: Future[Any]) -> None:
         last = under_way.get(what)
         if last is not None and last.found is found:  # and no later one
-            del under_way[what]
+            under_way.pop(what, None)
 
     async def getaddrinfo(host: Any, port: Any, **hints: int) -> Any:
         what = (host, port, *sorted(hints.items()))
@@ -184,8 +193,8 @@ def new_loop() -> asyncio.AbstractEventLoop:
         last = under_way.get(what)
         if last is None or now >= last.start + last.patience:  # else who tries again waits for it
             found = begin(forks.lookups.run, partial(socket.getaddrinfo, host, port, **hints))
-            last = _Lookup(found, now, _LONG_LOOKUP if last is None else 2 * last.patience)
-            under_way[what] = last
+            patience = _LONG_LOOKUP if last is None else min(2 * last.patience, _LONGEST_LOOKUP)
+            last = under_way[what] = _Lookup(found, now, patience)
             found.add_done_callback(partial(forget, what))
         return await asyncio.wrap_future(last.found)
 

@@ -636,6 +636,25 @@ assert client.close(0).is_balanced
     assert 0.1 * (2 ** (asked - 1) - 1) <= took
 
 
+def test_lookups_that_never_end_do_not_put_off_the_next_for_ever(live: Live) -> None:
+    """Some time after a name server is back, one of them reaches it."""
+    script = (
+        HANGING
+        + """
+process._LONG_LOOKUP = process._LONGEST_LOOKUP = 0.1
+client.track("Added File", user_id="u1")
+start = time.monotonic()
+while len(asked) < 8 and time.monotonic() - start < 10:
+    time.sleep(0.01)
+print(json.dumps([time.monotonic() - start, len(asked)]))
+assert client.close(0).is_balanced
+"""
+    )
+    [[took, asked]] = run(script, live)
+    assert asked == 8
+    assert took < 5
+
+
 def test_a_lookup_that_ends_after_a_later_one_began(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who comes then waits for the later one, and makes none of its own."""
     ends = [threading.Event(), threading.Event()]
@@ -696,6 +715,40 @@ def test_a_lookup_that_failed_keeps_nothing(live: Live, library: str) -> None:
     assert said == [0]
 
 
+INTERRUPTED = """
+import atexit, json, logging, multiprocessing, signal, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of any fork beside threads
+
+def say_what_is_left():  # asked last: handlers run in the opposite order
+    stats = [client.stats() for client in clients]
+    print(json.dumps([[each.is_balanced, each.pending] for each in stats]), flush=True)
+
+clients = []
+atexit.register(say_what_is_left)
+from asyncanalytics import Client, process
+
+class Said(logging.Handler):
+    def emit(self, record):
+        if "not delivered" in record.getMessage():
+            print(json.dumps(record.levelname), flush=True)
+
+def interrupt(*_):
+    print(json.dumps("interrupted"), flush=True)
+    raise KeyboardInterrupt
+
+def work():
+    clients.extend(Client(shutdown_timeout=1) for _ in range({clients}))
+    for client in clients:
+        client.track("Added File", user_id="u1")
+    threading.Thread(target=time.sleep, args=({lives},)).start()
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+
+logging.getLogger("asyncanalytics").addHandler(Said())
+process._LAST_FLUSH = {flush}
+"""
+
+
 @pytest.mark.parametrize(
     ("clients", "flush", "lives"),
     [(3, 2, 1), (3, 0.05, 2), (1, 2, 0)],
@@ -706,40 +759,35 @@ def test_a_signal_at_the_end_loses_nothing_in_silence(
 ) -> None:
     """Wherever it comes: each client is closed, and says what it dropped."""
     live.collector.misbehave(503)
-    script = textwrap.dedent(
-        f"""
-        import atexit, json, logging, signal, threading, time
-
-        def is_balanced():  # asked last: handlers run in the opposite order
-            print(json.dumps([client.stats().is_balanced for client in clients]), flush=True)
-
-        atexit.register(is_balanced)
-        from asyncanalytics import Client, process
-
-        class Said(logging.Handler):
-            def emit(self, record):
-                if "not delivered" in record.getMessage():
-                    print(json.dumps(record.levelname), flush=True)
-
-        def interrupt(*_):
-            raise KeyboardInterrupt
-
-        logging.getLogger("asyncanalytics").addHandler(Said())
-        process._LAST_FLUSH = {flush}
-        clients = [Client(shutdown_timeout=1) for _ in range({clients})]
-        for client in clients:
-            client.track("Added File", user_id="u1")
-        threading.Thread(target=time.sleep, args=({lives},)).start()
-        signal.signal(signal.SIGALRM, interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
-        """
-    )
+    script = INTERRUPTED.format(clients=clients, flush=flush, lives=lives) + "work()\n"
     with live.program("-c", script) as process:
         said, errors = process.communicate(timeout=30)
-    *lines, balances = map(json.loads, said.splitlines())
-    assert lines == ["ERROR"] * clients
-    assert balances == [True] * clients
+    *lines, left = map(json.loads, said.splitlines())
+    assert lines == ["interrupted", *["ERROR"] * clients]
+    assert left == [[True, 0]] * clients
     assert "KeyboardInterrupt" in errors  # Python reports it
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize(
+    ("clients", "lives"), [(3, 1), (1, 0)], ids=["in the last flush", "in the last close"]
+)
+def test_a_signal_at_the_end_of_a_forked_child_loses_nothing_in_silence(
+    live: Live, clients: int, lives: float
+) -> None:
+    """Those that multiprocessing forks leave without exit handlers."""
+    live.collector.misbehave(503)
+    script = (
+        INTERRUPTED.format(clients=clients, flush=2, lives=lives)
+        + """
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
+"""
+    )
+    *lines, left = run(script, live)
+    assert lines == ["interrupted", *["ERROR"] * clients]
+    assert left == []  # the parent's
 
 
 def test_a_file_is_still_written_at_the_end(live: Live, tmp_path: Path) -> None:
