@@ -109,10 +109,10 @@ class AsyncClient(Verbs):
     One client serves one event loop and any number of tasks on it.
 
     The first one that is made outside of a loop imports what httpx needs for sending; made on a
-    loop, it does so in a thread as it starts. Where those have no bytecode, as in an image that
-    leaves it out, Python compiles them then, which holds up any loop, for some 35 ms. Middleware
-    needs pydantic's models, which are imported where the first client that has any is made, unless
-    the program has named one.
+    loop, it does so in a thread as it starts. Where those modules have no bytecode, as in an image
+    that leaves it out, Python compiles them then, which holds up the loop for tens of milliseconds
+    at a time: make the client before the loop runs there. Middleware needs pydantic's models, which
+    are imported where the first client that has any is made, unless the program has named one.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _LAST_FLUSH = 2.0  # seconds
 _MOMENT = 0.05  # seconds
 _LONG_LOOKUP = 30.0  # seconds, after which a first one may as well hang for ever
-_LONGEST_LOOKUP = 600.0  # seconds, after which each further one beside those may
+_LONGEST_LOOKUP = 600.0  # seconds, after which one may that began beside others
 
 
 class Living(Protocol):
@@ -128,7 +128,7 @@ def _at_exit() -> None:
     try:
         if not (_others() and _leave_to_last()):
             _end()
-    except BaseException:  # a signal's: a child of multiprocessing has no exit handler after this
+    except BaseException:  # a signal's, and a child of multiprocessing has no exit handler later
         _end()
         raise
 
@@ -174,7 +174,7 @@ class _Lookup(NamedTuple):
 
     found: Future[Any]
     start: float
-    patience: float  # more than that of the one before it: each that hangs keeps a thread
+    patience: float  # twice that of the last one, up to a limit: each that hangs keeps a thread
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -651,7 +651,7 @@ assert client.close(0).is_balanced
 """
     )
     [[took, asked]] = run(script, live)
-    assert asked == 8
+    assert asked >= 8
     assert took < 5
 
 
@@ -775,7 +775,7 @@ def test_a_signal_at_the_end_loses_nothing_in_silence(
 def test_a_signal_at_the_end_of_a_forked_child_loses_nothing_in_silence(
     live: Live, clients: int, lives: float
 ) -> None:
-    """Those that multiprocessing forks leave without exit handlers."""
+    """Those that multiprocessing forks leave without the exit handlers of their parent."""
     live.collector.misbehave(503)
     script = (
         INTERRUPTED.format(clients=clients, flush=2, lives=lives)

@@ -7,6 +7,7 @@ other steps run on a loop with a ticker beside them, so it shows what each keeps
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - the loop would import it for its first thread
 import inspect
 import subprocess
 import sys
@@ -150,8 +151,10 @@ class _ControlThread(_Control):
     async def _start(self) -> None:
         usual = sys.getswitchinterval()
         sys.setswitchinterval(_TURN)
-        await asyncio.to_thread(_count)
-        sys.setswitchinterval(usual)
+        try:
+            await asyncio.to_thread(_count)
+        finally:
+            sys.setswitchinterval(usual)
 
 
 def _count() -> None:
